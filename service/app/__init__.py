@@ -1,0 +1,34 @@
+"""The users service."""
+
+from fastapi import FastAPI
+from starlette.middleware import Middleware
+from stillroom.fastapi import install, lifespan
+from stillroom.fastapi.body import BodyLimit
+from stillroom.fastapi.docs import serve_docs
+
+from app.config import config
+from app.database import sessionmanager
+from app.views.user import router as user_router
+
+__all__ = ["init_app"]
+
+MAX_BODY_SIZE = 64 * 1024
+"""The largest request body, in bytes."""
+
+
+def init_app(init_db: bool = True) -> FastAPI:
+    """Make the application; its lifespan opens and closes the database.
+
+    With `init_db=False` that is left to the caller, who calls `sessionmanager.init(url)`.
+    """
+    server = FastAPI(
+        title="larder",
+        lifespan=lifespan(sessionmanager, lambda: config.DB_CONFIG) if init_db else None,
+        middleware=[Middleware(BodyLimit, max_size=MAX_BODY_SIZE)],
+        docs_url=None,
+        redoc_url=None,
+    )
+    install(server, sessionmanager)
+    serve_docs(server)
+    server.include_router(user_router, prefix="/api")
+    return server

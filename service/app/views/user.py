@@ -1,0 +1,68 @@
+"""The users over HTTP."""
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, HTTPException
+from pydantic import BaseModel, ConfigDict, EmailStr, StringConstraints
+from sqlalchemy.ext.asyncio import AsyncSession
+from stillroom.fastapi import JSONArrayResponse, UnitOfWorkRoute
+
+from app.database import get_db, sessionmanager
+from app.models import User as UserModel
+
+router = APIRouter(prefix="/user", tags=["user"], route_class=UnitOfWorkRoute)
+
+# No control character (\p{Cc}): PostgreSQL cannot store NUL, others spoil a log or a terminal. And
+# something that is seen: a letter, a number, a mark of punctuation or a symbol.
+Name = Annotated[
+    str,
+    StringConstraints(
+        strip_whitespace=True,
+        min_length=1,
+        max_length=200,
+        pattern=r"^\P{Cc}*[\p{L}\p{N}\p{P}\p{S}]\P{Cc}*$",
+    ),
+]
+
+
+class UserSchemaCreate(BaseModel):
+    """Hold what a new user is made of."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    email: EmailStr
+    full_name: Name
+
+
+class UserSchema(BaseModel):
+    """Show a user."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: UUID
+    email: str
+    full_name: str
+
+
+@router.get(
+    "/get-user", response_model=UserSchema, responses={404: {"description": "No such user"}}
+)
+async def get_user(id: str, db: AsyncSession = Depends(get_db)) -> UserModel:
+    """Return the user with this id, which may be written with or without dashes."""
+    user = await UserModel.get(db, id)
+    if user is None:
+        raise HTTPException(404, "There is no user with this id.")
+    return user
+
+
+@router.get("/get-users", response_model=list[UserSchema])
+async def get_users() -> JSONArrayResponse:
+    """Return all users, the oldest first; a long list is streamed."""
+    return JSONArrayResponse(sessionmanager, UserModel.get_all_in_parts, UserSchema)
+
+
+@router.post("/create-user", response_model=UserSchema)
+async def create_user(user: UserSchemaCreate, db: AsyncSession = Depends(get_db)) -> UserModel:
+    """Create a user; an e-mail address belongs to one user, however it is capitalised."""
+    return await UserModel.create(db, **user.model_dump())

@@ -1,0 +1,5 @@
+"""The server: ``uvicorn run:server``."""
+
+from app import init_app
+
+server = init_app()

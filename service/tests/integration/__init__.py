@@ -1,0 +1,1 @@
+"""Tests through HTTP and on a real PostgreSQL."""

@@ -1,0 +1,52 @@
+"""The command `stillroom`."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from stillroom.errors import StillroomError
+
+try:
+    import typer
+except ModuleNotFoundError:
+    sys.exit("The command needs more than the library does: pip install 'stillroom[cli]'")
+
+_commands = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def main() -> None:
+    """Run the command line; what cannot be done is said in a sentence, with exit code 1."""
+    try:
+        _commands()
+    except StillroomError as error:
+        sys.exit(f"stillroom: {error}")
+
+
+@_commands.callback()
+def stillroom() -> None:
+    """FastAPI on async SQLAlchemy 2, with migrations and pytest on a real PostgreSQL."""
+
+
+@_commands.command()
+def dev(
+    application: Annotated[
+        str, typer.Argument(help="The application, as module:name.")
+    ] = "run:server",
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port to listen on; 0 for any.")] = 8000,
+    reload: Annotated[bool, typer.Option(help="Start anew when a Python file changes.")] = True,
+    migrate: Annotated[bool, typer.Option(help="Migrate the database to head first.")] = True,
+) -> None:
+    """Serve this folder's service, with a database of its own unless DB_CONFIG names one.
+
+    Ctrl-C, SIGTERM and SIGHUP stop everything in order; the exit code is then 0. It is 1 when a
+    part could not be started, or died.
+    """
+    from stillroom.development import Options, develop  # noqa: PLC0415  (no other command needs it)
+
+    develop(Options(Path.cwd(), application, host, port, reload, migrate))

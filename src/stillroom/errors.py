@@ -1,0 +1,33 @@
+"""The errors that Stillroom raises: one base, few children, each message says what to do next."""
+
+
+class StillroomError(Exception):
+    """Say what happened, what was looked at, and what to do next."""
+
+
+class ConfigurationError(StillroomError):
+    """Refuse a setting, a database URL or a route that cannot do what was asked of it."""
+
+
+class LifecycleError(StillroomError):
+    """Refuse an object that is not open yet, open already, or closed."""
+
+
+class DatabaseUnavailableError(StillroomError):
+    """Report that no connection to PostgreSQL could be made; a later try may succeed."""
+
+
+class UnknownOutcomeError(StillroomError):
+    """Report a COMMIT that was sent and not answered in time: the work may be there or not."""
+
+
+class UncommittedWritesError(StillroomError):
+    """Report writes that nobody committed before the response was ready."""
+
+
+class PostgresNotFoundError(StillroomError):
+    """Report that no PostgreSQL programs were found, where was looked, and what to install."""
+
+
+class PostgresStartError(StillroomError):
+    """Report that a PostgreSQL server did not start, with the end of its log."""

@@ -1,0 +1,16 @@
+"""Stillroom in a FastAPI application: the unit of work of a request, and errors as answers."""
+
+from stillroom.fastapi.answers import ProblemDetails
+from stillroom.fastapi.application import install, lifespan
+from stillroom.fastapi.route import SessionDependency, UnitOfWorkRoute, unit_of_work
+from stillroom.fastapi.stream import JSONArrayResponse
+
+__all__ = [
+    "JSONArrayResponse",
+    "ProblemDetails",
+    "SessionDependency",
+    "UnitOfWorkRoute",
+    "install",
+    "lifespan",
+    "unit_of_work",
+]

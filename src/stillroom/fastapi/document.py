@@ -1,0 +1,70 @@
+"""Problems in the OpenAPI document, in place of FastAPI's own description of a 422."""
+
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI
+
+from stillroom.problems import MEDIA_TYPE
+
+
+def describe_problems(app: FastAPI) -> None:
+    """Describe in each operation the problems that it can answer with.
+
+    A status that a route declares itself, as in ``responses={404: {"description": ...}}``, keeps
+    its description and gets the schema of a problem where it has no content of its own.
+    """
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = generate()
+            _describe(document)
+            app.openapi_schema = document
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _describe(document: dict[str, Any]) -> None:
+    from stillroom.fastapi.answers import ProblemDetails  # noqa: PLC0415
+
+    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    for path in document.get("paths", {}).values():
+        for method, operation in path.items():
+            if method in _METHODS:
+                _describe_operation(method, operation)
+    for name in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(name, None)
+    template = "#/components/schemas/{model}"
+    own = ProblemDetails.model_json_schema(mode="serialization", ref_template=template)
+    schemas.update(own.pop("$defs", {}))
+    schemas["ProblemDetails"] = own
+
+
+def _describe_operation(method: str, operation: dict[str, Any]) -> None:
+    responses: dict[str, Any] = operation["responses"]
+    if _is_of_fastapi(responses.get("422", {})):
+        del responses["422"]
+    statuses = {500, 503, 504}
+    if operation.get("parameters") or operation.get("requestBody"):
+        statuses.add(422)
+    if operation.get("requestBody"):
+        statuses |= {400, 413}
+    if method not in {"get", "head", "options"}:
+        statuses.add(409)
+    for status in sorted(statuses):
+        responses.setdefault(str(status), {"description": HTTPStatus(status).phrase})
+    for key, response in responses.items():
+        if key.isdigit() and int(key) >= 400:
+            response.setdefault("content", {MEDIA_TYPE: {"schema": {"$ref": _SCHEMA}}})
+    operation["responses"] = dict(sorted(responses.items()))
+
+
+def _is_of_fastapi(response: dict[str, Any]) -> bool:
+    schema = response.get("content", {}).get("application/json", {}).get("schema", {})
+    return str(schema.get("$ref")).endswith("/HTTPValidationError")
+
+
+_METHODS = frozenset({"get", "put", "post", "delete", "options", "head", "patch", "trace"})
+_SCHEMA = "#/components/schemas/ProblemDetails"

@@ -1,0 +1,151 @@
+"""The unit of work of a request: one session, committed before the response or not at all."""
+
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+from sqlalchemy.ext.asyncio import AsyncSession
+from starlette.requests import HTTPConnection
+from starlette.types import Scope
+
+from stillroom import transaction
+from stillroom.errors import ConfigurationError
+from stillroom.fastapi.override import OverrideWatch
+from stillroom.manager import DatabaseSessionManager
+from stillroom.problems import sqlstate_of
+
+_Endpoint = TypeVar("_Endpoint", bound=Callable[..., Any])
+
+
+class SessionDependency:
+    """Hand out the session of the request's unit of work: ``get_db = SessionDependency(manager)``.
+
+    A view takes it with plain ``Depends(get_db)``; every dependency of the request gets the same
+    session. It is a read session in GET and HEAD and a write session elsewhere, unless the view
+    says otherwise with `unit_of_work`. It takes a connection at its first statement, so a request
+    that is refused before costs none.
+    """
+
+    def __init__(self, manager: DatabaseSessionManager) -> None:
+        self.manager = manager
+
+    async def __call__(self, connection: HTTPConnection) -> AsyncSession:
+        """Return the session; raises ConfigurationError where no unit of work has been opened."""
+        unit: UnitOfWork | None = connection.scope.get(_UNIT_OF_WORK)
+        if unit is None:
+            raise refuse_without_unit_of_work(f"{connection.scope['type']} {connection.url.path}")
+        return unit.session(self.manager)
+
+
+class UnitOfWorkRoute(APIRoute):
+    """Run a view as one unit of work: ``APIRouter(route_class=UnitOfWorkRoute)``.
+
+    When the finished response is below 400 the session is committed, and only then is the response
+    sent; everything else rolls back. A commit that fails is an error response. For routes on
+    the application itself: ``app.router.route_class = UnitOfWorkRoute``.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return FastAPI's handler inside a unit of work."""
+        handle = super().get_route_handler()
+        options: _Options = getattr(self.endpoint, _OPTIONS, _Options())
+
+        async def handle_in_unit_of_work(request: Request) -> Response:
+            read_only = request.method in {"GET", "HEAD"}
+            unit = UnitOfWork(read_only if options.read_only is None else options.read_only)
+            request.scope[_UNIT_OF_WORK] = unit
+            with OverrideWatch(request.scope, SessionDependency) as overrides:
+                try:
+                    response = await handle(request)
+                    if response.status_code < 400:
+                        await overrides.check()
+                        await unit.commit()
+                except BaseException as error:
+                    unit.note(error)
+                    raise
+                finally:
+                    await unit.close()
+            return response
+
+        return handle_in_unit_of_work
+
+
+def unit_of_work(*, read_only: bool) -> Callable[[_Endpoint], _Endpoint]:
+    """Say of a view that its session is, or is not, a read session, whatever the HTTP method.
+
+    It stands below the decorator of the route.
+    """
+
+    def mark(endpoint: _Endpoint) -> _Endpoint:
+        setattr(endpoint, _OPTIONS, _Options(read_only=read_only))
+        return endpoint
+
+    return mark
+
+
+class UnitOfWork:
+    """Hold the one session of a request, and say how it ends."""
+
+    def __init__(self, read_only: bool) -> None:
+        self.read_only = read_only
+        self._manager: DatabaseSessionManager | None = None
+        self._session: AsyncSession | None = None
+        self._timeout = 0.0
+        self._discard = False
+
+    def session(self, manager: DatabaseSessionManager) -> AsyncSession:
+        """Return the session, made at the first call.
+
+        Raises ConfigurationError for a second manager: two transactions cannot be one.
+        """
+        if self._session is None:
+            self._session = manager.new_session(read_only=self.read_only)
+            self._timeout = manager.settings.statement_timeout
+            self._manager = manager
+        elif self._manager is not manager:
+            msg = (
+                "The request has asked for sessions of two session managers, and one commit cannot "
+                "cover both. Open the second one in the view: async with manager.begin()."
+            )
+            raise ConfigurationError(msg)
+        return self._session
+
+    async def commit(self) -> None:
+        """Commit what was written; a read session has nothing to commit."""
+        if self._session is not None and not self.read_only:
+            await transaction.commit(self._session, timeout=self._timeout)
+
+    def note(self, error: BaseException) -> None:
+        """See whether the connection is of no use: the server takes no writes any more."""
+        self._discard = not self.read_only and sqlstate_of(error) == "25006"
+
+    async def close(self) -> None:
+        """Roll back what is not committed; from now on the session refuses work."""
+        if self._session is not None:
+            await transaction.close(self._session, timeout=self._timeout, discard=self._discard)
+
+
+def is_read_only(scope: Scope) -> bool:
+    """Say whether the request runs, or ran, in a read session."""
+    unit: UnitOfWork | None = scope.get(_UNIT_OF_WORK)
+    return unit is not None and unit.read_only
+
+
+def refuse_without_unit_of_work(route: str) -> ConfigurationError:
+    """Return the error for a route that asks for a session and has no unit of work."""
+    return ConfigurationError(
+        f"{route} asks for a database session, but its route has no unit of work, so "
+        "nobody would commit. Make its router with APIRouter(route_class=UnitOfWorkRoute), or set "
+        "app.router.route_class = UnitOfWorkRoute before routes are put on the application."
+    )
+
+
+@dataclass(frozen=True)
+class _Options:
+    read_only: bool | None = None
+
+
+_OPTIONS = "__stillroom_unit_of_work__"
+_UNIT_OF_WORK = "stillroom.unit_of_work"

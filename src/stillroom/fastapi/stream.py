@@ -1,0 +1,70 @@
+"""A list of any length as one JSON array, in constant memory."""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing
+from typing import Any
+
+from pydantic import TypeAdapter
+from sqlalchemy.ext.asyncio import AsyncSession
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from stillroom.manager import DatabaseSessionManager
+
+PART = 2_000
+"""How many rows are read, and kept in memory, at a time; a shorter list is not streamed."""
+
+
+class JSONArrayResponse(StreamingResponse):
+    """Send rows as a JSON array, read part by part from a server-side cursor.
+
+    `read` gets a read session of the response's own, for the unit of work has ended when a
+    response is sent, and the size of a part; `model` is the response model of one row. The
+    first part is read before the response starts, so a database that is away is an error
+    response. A list of one part is sent whole; an error later on cuts the response, so that no
+    client takes half a list for the whole. A client that leaves ends the query.
+    """
+
+    media_type = "application/json"
+
+    def __init__(
+        self,
+        manager: DatabaseSessionManager,
+        read: Callable[[AsyncSession, int], AsyncIterator[Sequence[Any]]],
+        model: type[Any],
+    ) -> None:
+        self._rows: TypeAdapter[list[Any]] = TypeAdapter(list[model])  # type: ignore[valid-type]  # pyright: ignore[reportInvalidTypeForm]
+        self._manager = manager
+        self._read = read
+        self._is_whole = False
+        super().__init__(content=())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Read the first part, then send."""
+        async with aclosing(self._parts()) as parts:
+            first = await anext(parts)
+            if self._is_whole:
+                self.headers["content-length"] = str(len(first))
+            self.body_iterator = _chain(first, parts)
+            await super().__call__(scope, receive, send)
+
+    async def _parts(self) -> AsyncGenerator[bytes]:
+        opening = b"["
+        async with self._manager.session(read_only=True) as session:
+            async for rows in self._read(session, PART):
+                validated = self._rows.validate_python(rows, from_attributes=True)
+                part = self._rows.dump_json(validated)[1:-1]
+                if len(rows) < PART:
+                    break
+                yield opening + part
+                opening = b","
+            else:
+                part, opening = b"", opening.strip(b",")
+        self._is_whole = opening == b"["
+        yield opening + part + b"]"
+
+
+async def _chain(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for part in rest:
+        yield part

@@ -1,0 +1,219 @@
+"""The database sessions of a process: URL to engines to sessions, and who closes them."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+
+from sqlalchemy import URL, MetaData
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker
+
+from stillroom import transaction
+from stillroom.engine import EngineSettings, create_engine, parse_url
+from stillroom.errors import LifecycleError
+
+
+class DatabaseSessionManager:
+    """Own the engines of a process and hand out connections and sessions.
+
+    One object serves the whole application: make it at import, `init` it when the application
+    starts, `close` it when it stops, and it may be initialised again. An asyncpg connection lives
+    and dies with its event loop, so each loop that uses the manager gets a pool of its own, which
+    is closed with the loop; an application in production has one loop, tests often have many.
+    """
+
+    def __init__(self, metadata: MetaData | None = None) -> None:
+        """Make a manager that is not open; `metadata` is for create_all and drop_all."""
+        self.metadata = metadata
+        self._opened: _Opened | None = None
+        self._closed = False
+        self._engines: dict[asyncio.AbstractEventLoop, _Engines] = {}
+
+    def init(
+        self,
+        url: str | URL,
+        *,
+        read_url: str | URL | None = None,
+        settings: EngineSettings | None = None,
+    ) -> None:
+        """Take the database URL; nothing is opened and no event loop is needed.
+
+        Reads go to `read_url`, a replica, where one is given. Raises ConfigurationError for a URL
+        that cannot be used and LifecycleError when the manager is open already.
+        """
+        if self._opened is not None:
+            msg = (
+                f"The session manager is open already, on {self._opened.url!r}. "
+                "Await close() before init() is called again."
+            )
+            raise LifecycleError(msg)
+        self._opened = _Opened(
+            url=parse_url(url),
+            read_url=None if read_url is None else parse_url(read_url),
+            settings=settings or EngineSettings(),
+        )
+
+    async def close(self) -> None:
+        """Close the pools of every event loop; connections in use are closed on their return.
+
+        Raises LifecycleError when the manager is not open.
+        """
+        self._require_open()
+        self._opened = None
+        self._closed = True
+        engines, self._engines = self._engines, {}
+        for loop, of_loop in engines.items():
+            if loop is asyncio.get_running_loop():
+                await of_loop.guard.aclose()
+            elif loop.is_running():
+                closing = asyncio.run_coroutine_threadsafe(of_loop.dispose(), loop)
+                await asyncio.wrap_future(closing)
+            # A loop that stands still closes its pools itself when it is run or shut down.
+
+    @property
+    def is_open(self) -> bool:
+        """Say whether init() was called, and close() not since."""
+        return self._opened is not None
+
+    @property
+    def settings(self) -> EngineSettings:
+        """Return the settings in force; raises LifecycleError when the manager is not open."""
+        return self._require_open().settings
+
+    @property
+    def engine(self) -> AsyncEngine:
+        """Return the write engine of the running event loop."""
+        return self._of_this_loop().write
+
+    @asynccontextmanager
+    async def connect(self) -> AsyncGenerator[AsyncConnection]:
+        """Give a connection in a transaction: committed at the end, rolled back by an exception."""
+        async with self.engine.begin() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def session(self, *, read_only: bool = False) -> AsyncGenerator[AsyncSession]:
+        """Give a session that is rolled back at the end, unless its user has committed."""
+        timeout = self.settings.statement_timeout
+        session = self.new_session(read_only=read_only)
+        try:
+            yield session
+        finally:
+            await transaction.close(session, timeout=timeout)
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncGenerator[AsyncSession]:
+        """Give a session that is committed at the end; an exception rolls it back.
+
+        Raises UnknownOutcomeError when the COMMIT is not answered in time.
+        """
+        timeout = self.settings.statement_timeout
+        async with self.session() as session:
+            yield session
+            await transaction.commit(session, timeout=timeout)
+
+    def new_session(self, *, read_only: bool = False) -> AsyncSession:
+        """Make a session that its user closes; it takes a connection at its first statement.
+
+        A read-only one is held to it by PostgreSQL itself: its transactions are READ ONLY. A
+        closed session refuses work instead of beginning anew.
+        """
+        engines = self._of_this_loop()
+        return (engines.read_sessions if read_only else engines.write_sessions)()
+
+    async def create_all(self, connection: AsyncConnection) -> None:
+        """Create the tables of the metadata that are not there."""
+        await connection.run_sync(self._require_metadata().create_all)
+
+    async def drop_all(self, connection: AsyncConnection) -> None:
+        """Drop the tables of the metadata that are there."""
+        await connection.run_sync(self._require_metadata().drop_all)
+
+    def __repr__(self) -> str:
+        """Show the URL without its password."""
+        state = "closed" if self._closed else "not open"
+        return f"<DatabaseSessionManager {self._opened.url if self._opened else state}>"
+
+    def _require_open(self) -> "_Opened":
+        if self._opened is None:
+            state = "was closed" if self._closed else "is not open yet"
+            msg = (
+                f"The session manager {state}. Call sessionmanager.init(url) first, or let the "
+                "application's lifespan do it: init_app(init_db=True), and TestClient in a `with`."
+            )
+            raise LifecycleError(msg)
+        return self._opened
+
+    def _require_metadata(self) -> MetaData:
+        if self.metadata is None:
+            msg = "The session manager has no metadata: DatabaseSessionManager(Base.metadata)"
+            raise LifecycleError(msg)
+        return self.metadata
+
+    def _of_this_loop(self) -> "_Engines":
+        opened = self._require_open()
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            msg = "The session manager was used outside of a running event loop; await it in one."
+            raise LifecycleError(msg) from None
+        if loop not in self._engines:
+            for gone in [known for known in self._engines if known.is_closed()]:
+                del self._engines[gone]
+            self._engines[loop] = _Engines.make(opened)
+        return self._engines[loop]
+
+
+@dataclass(frozen=True)
+class _Opened:
+    url: URL
+    read_url: URL | None
+    settings: EngineSettings
+
+
+@dataclass(frozen=True)
+class _Engines:
+    write: AsyncEngine
+    read: AsyncEngine
+    write_sessions: async_sessionmaker[AsyncSession]
+    read_sessions: async_sessionmaker[AsyncSession]
+    guard: AsyncGenerator[None]
+
+    @classmethod
+    def make(cls, opened: _Opened) -> "_Engines":
+        write = create_engine(opened.url, opened.settings)
+        replica = write
+        if opened.read_url is not None:
+            replica = create_engine(opened.read_url, opened.settings)
+        read = replica.execution_options(postgresql_readonly=True)
+        guard = _dispose_with_loop(write, replica)
+        return cls(write, read, _sessions(write), _sessions(read), guard)
+
+    async def dispose(self) -> None:
+        await self.guard.aclose()
+
+
+def _sessions(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:
+    return async_sessionmaker(
+        engine,
+        expire_on_commit=False,
+        close_resets_only=False,
+        sync_session_class=transaction.TrackedSession,
+    )
+
+
+def _dispose_with_loop(*engines: AsyncEngine) -> AsyncGenerator[None]:
+    async def guard() -> AsyncGenerator[None]:
+        try:
+            yield
+        finally:
+            for engine in engines:
+                await engine.dispose()
+
+    # A loop closes the asynchronous generators that were started in it before it ends
+    # (loop.shutdown_asyncgens, which asyncio.run, anyio, uvicorn and pytest-asyncio await): the
+    # one moment at which a pool can still say goodbye. Started by hand, as nobody awaits here.
+    generator = guard()
+    with suppress(StopIteration):
+        generator.__anext__().send(None)
+    return generator

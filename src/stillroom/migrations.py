@@ -1,0 +1,115 @@
+"""Alembic in code: an asynchronous environment in one call, and upgrades from a running loop."""
+
+import asyncio
+import logging
+import sys
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from alembic import command, context
+from alembic.config import Config
+from sqlalchemy import Connection, MetaData
+from sqlalchemy.pool import NullPool
+
+from stillroom.engine import EngineSettings, create_engine, parse_url
+from stillroom.errors import ConfigurationError
+
+LOCK_TIMEOUT = 5.0
+"""How long, in seconds, a migration waits for a lock.
+
+While it waits for the lock of a table, every later query of that table waits behind it; it is
+better to fail and be tried again.
+https://www.postgresql.org/docs/current/runtime-config-client.html#GUC-LOCK-TIMEOUT
+"""
+
+
+def run_environment(metadata: MetaData, url: Callable[[], str]) -> None:
+    """Run the migrations that the `alembic` command, or `upgrade`, asks for.
+
+    This is all that an env.py has to call. The URL never passes through an ini file, so a "%" in
+    a password is no trouble; with ``--sql`` no URL is needed. Each revision is a transaction.
+    """
+    if context.config.cmd_opts is not None:
+        _log_to_stderr()
+    if context.is_offline_mode():
+        context.configure(dialect_name="postgresql", literal_binds=True, **_options(metadata))
+        context.execute(f"SET lock_timeout = '{LOCK_TIMEOUT:g}s'")
+        with context.begin_transaction():
+            context.run_migrations()
+    else:
+        address = context.config.attributes.get("url") or url()
+        _complete(_migrate(address, metadata))
+
+
+async def upgrade(folder: Path, revision: str = "head", *, url: str | None = None) -> None:
+    """Upgrade to a revision while the event loop goes on.
+
+    `folder` holds the pyproject.toml with [tool.alembic]; `url`, if given, stands in for the one
+    of the env.py. Raises ConfigurationError where there is no such configuration, and what
+    Alembic and the database raise.
+    """
+    await asyncio.to_thread(_upgrade, folder, revision, url)
+
+
+def _upgrade(folder: Path, revision: str, url: str | None) -> None:
+    settings = folder / "pyproject.toml"
+    configuration = Config(toml_file=settings)
+    if configuration.get_alembic_option("script_location") is None:
+        msg = f"{settings} has no script_location in [tool.alembic]; name the migrations' folder."
+        raise ConfigurationError(msg)
+    configuration.attributes["url"] = url
+    with _one_at_a_time:
+        command.upgrade(configuration, revision)
+
+
+def _log_to_stderr() -> None:
+    if not logging.getLogger().handlers:  # an env.py may have configured it otherwise
+        logger = logging.getLogger("alembic")
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter("%(levelname)s [%(name)s] %(message)s"))
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+
+
+def _options(metadata: MetaData) -> dict[str, Any]:
+    return {
+        "target_metadata": metadata,
+        "transaction_per_migration": True,
+        "compare_server_default": True,
+        "autogenerate_plugins": ["alembic.autogenerate.*", "alembic.ext.checkconstraint_byname"],
+    }
+
+
+def _complete(work: Coroutine[Any, Any, None]) -> None:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        asyncio.run(work)
+    else:
+        # Alembic's commands are synchronous: called in a running loop they block it, and the
+        # work needs a loop of its own.
+        with ThreadPoolExecutor(1) as executor:
+            executor.submit(asyncio.run, work).result()
+
+
+async def _migrate(url: str, metadata: MetaData) -> None:
+    settings = EngineSettings(statement_timeout=0, lock_timeout=LOCK_TIMEOUT)
+    engine = create_engine(parse_url(url), settings, poolclass=NullPool)
+    try:
+        async with engine.connect() as connection:
+            await connection.run_sync(_run_migrations, metadata)
+    finally:
+        await engine.dispose()
+
+
+def _run_migrations(connection: Connection, metadata: MetaData) -> None:
+    context.configure(connection=connection, **_options(metadata))
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+# Alembic keeps the environment of the running command in a global of its module.
+_one_at_a_time = Lock()

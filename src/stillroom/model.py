@@ -1,0 +1,116 @@
+"""The declarative base: names for constraints, and the queries that every model has."""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, ClassVar, Self
+from uuid import UUID
+
+from sqlalchemy import BigInteger, Column, Integer, MetaData, SmallInteger, inspect, select
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import DeclarativeBase
+
+NAMING_CONVENTION = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+"""The name of each constraint, so that a migration can drop it and an error can name it.
+
+https://docs.sqlalchemy.org/en/21/core/constraints.html#configuring-constraint-naming-conventions
+"""
+
+
+class Model:
+    """Give a declarative base its naming convention, and its models their queries.
+
+    Write ``class Base(Model, DeclarativeBase)``; each such base has metadata of its own. The
+    queries flush and never commit: who opened the session decides that. What PostgreSQL fills in
+    (defaults, triggers) is read back by INSERT ... RETURNING and UPDATE ... RETURNING.
+    """
+
+    metadata: ClassVar[MetaData]
+    __mapper_args__ = {"eager_defaults": True}  # noqa: RUF012 - SQLAlchemy wants a plain dict
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        """Name the constraints of a new declarative base."""
+        if DeclarativeBase in cls.__bases__ and "metadata" not in vars(cls):
+            cls.metadata = MetaData(naming_convention=NAMING_CONVENTION)
+        super().__init_subclass__(**arguments)
+
+    @classmethod
+    async def create(cls, session: AsyncSession, **values: Any) -> Self:
+        """Insert a row and return it with what PostgreSQL filled in; nothing is committed.
+
+        Raises sqlalchemy.exc.IntegrityError when a constraint refuses the row.
+        """
+        row = cls(**values)
+        session.add(row)
+        await session.flush()
+        return row
+
+    @classmethod
+    async def get(cls, session: AsyncSession, id: Any) -> Self | None:
+        """Return the row with this primary key, or None.
+
+        A value that the key's type cannot hold is nobody's key: it finds nothing, and PostgreSQL
+        is not asked. A composite key is a tuple in the order of the table's columns.
+        """
+        columns = inspect(cls, raiseerr=True).primary_key
+        parts: tuple[Any, ...] = id if isinstance(id, tuple) else (id,)  # pyright: ignore[reportUnknownVariableType]
+        if len(parts) != len(columns):
+            msg = f"The primary key of {cls.__name__} has {len(columns)} columns, not {len(parts)}"
+            raise TypeError(msg)
+        key = [_key(column, part) for column, part in zip(columns, parts, strict=True)]
+        return None if None in key else await session.get(cls, tuple(key))
+
+    @classmethod
+    async def get_all(cls, session: AsyncSession) -> Sequence[Self]:
+        """Return every row, in the order of the primary key, all of them in memory."""
+        return (await session.scalars(cls._every_row())).all()
+
+    @classmethod
+    async def get_all_in_parts(
+        cls, session: AsyncSession, size: int
+    ) -> AsyncIterator[Sequence[Self]]:
+        """Read every row through a server-side cursor, `size` rows at a time.
+
+        Memory stays that of one part: a session holds a row only as long as somebody else does.
+        """
+        rows = await session.stream_scalars(cls._every_row(), execution_options={"yield_per": size})
+        try:
+            # Without a size of its own `partitions` would read the whole table at once.
+            async for part in rows.partitions(size):
+                yield part
+        finally:
+            await rows.close()
+
+    @classmethod
+    def _every_row(cls) -> Any:
+        return select(cls).order_by(*inspect(cls, raiseerr=True).primary_key)
+
+
+_INTEGERS: dict[type[Integer], int] = {SmallInteger: 15, BigInteger: 63, Integer: 31}
+
+
+def _key(column: Column[Any], value: Any) -> Any:
+    """Return the value as the column's Python type, or None where it has no such value."""
+    python_type = column.type.python_type
+    try:
+        if python_type is UUID:
+            return value if isinstance(value, UUID) else _uuid(value)
+        if python_type is int and isinstance(column.type, Integer):
+            bits = next(bits for kind, bits in _INTEGERS.items() if isinstance(column.type, kind))
+            return number if -(1 << bits) <= (number := int(value)) < 1 << bits else None
+        if python_type is str:
+            value.encode()  # a lone surrogate is no text
+            return None if "\0" in value else value
+    except (AttributeError, TypeError, ValueError):
+        return None
+    return value
+
+
+def _uuid(text: str) -> UUID | None:
+    # UUID() also reads braces, "urn:uuid:" and dashes anywhere; PostgreSQL writes 8-4-4-4-12.
+    parsed = UUID(text)
+    return parsed if text.lower() in {str(parsed), parsed.hex} else None

@@ -1,0 +1,193 @@
+"""What an error of the database means in HTTP: SQLSTATE and constraint to a problem (RFC 9457)."""
+
+from dataclasses import dataclass, field, replace
+from http import HTTPStatus
+from typing import Any
+
+from sqlalchemy import Index, MetaData, Table
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.sql.visitors import iterate
+
+from stillroom.errors import DatabaseUnavailableError, UnknownOutcomeError
+
+MEDIA_TYPE = "application/problem+json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """Describe one problem to a client: what went wrong, in words of ours alone.
+
+    Nothing of it comes from the request, from a row or from a statement. `code` is for programs,
+    `detail` for people, `fields` names what the client can change; `retry_after` is in seconds.
+    """
+
+    status: int
+    code: str
+    detail: str
+    fields: tuple[str, ...] = ()
+    retry_after: int | None = None
+    extra: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """Return the members of the JSON object.
+
+        https://www.rfc-editor.org/rfc/rfc9457#section-3.1
+        """
+        content: dict[str, Any] = {
+            "type": "about:blank",
+            "title": HTTPStatus(self.status).phrase,
+            "status": self.status,
+            "detail": self.detail,
+            "code": self.code,
+        }
+        if self.fields:
+            content["errors"] = [{"field": name, "detail": self.detail} for name in self.fields]
+        return {**content, **self.extra}
+
+
+INTERNAL_ERROR = Problem(status=500, code="internal_error", detail="The server made a mistake.")
+"""A mistake of the program, of which a client learns no more."""
+
+
+def problem_of(
+    error: BaseException, *, read_only: bool, metadata: MetaData | None = None
+) -> Problem | None:
+    """Return what an error of the database means to a client, or None for any other error.
+
+    `read_only` says that the session was a read session: its write is a mistake of the program
+    (500), where a write session that may not write stands on a demoted primary (503). `metadata`
+    knows which columns a constraint is about.
+    """
+    sqlstate = sqlstate_of(error)
+    if sqlstate is None:
+        return _without_sqlstate(error)
+    if sqlstate == "25006" and not read_only:
+        return _busy("read_only_database", "The database takes no writes now; try again later.")
+    problem = _PROBLEMS.get(sqlstate) or _PROBLEMS.get(sqlstate[:2]) or INTERNAL_ERROR
+    return replace(problem, fields=_fields(error, metadata)) if sqlstate[:2] == "23" else problem
+
+
+def sqlstate_of(error: BaseException) -> str | None:
+    """Return the SQLSTATE that PostgreSQL gave, on either driver, or None.
+
+    https://www.postgresql.org/docs/current/errcodes-appendix.html
+    """
+    sqlstate = getattr(_driver_error(error), "sqlstate", None)
+    return sqlstate if isinstance(sqlstate, str) else None
+
+
+def constraint_of(error: BaseException) -> str | None:
+    """Return the name of the violated constraint, on either driver, or None."""
+    return _diagnostic(error, "constraint_name")
+
+
+def _busy(code: str, detail: str) -> Problem:
+    return Problem(status=503, code=code, detail=detail, retry_after=1)
+
+
+def _driver_error(error: BaseException) -> BaseException:
+    # SQLAlchemy lets an error through as it is that arrives while a cursor is read.
+    return error.driver_exception or error if isinstance(error, DBAPIError) else error
+
+
+def _without_sqlstate(error: BaseException) -> Problem | None:
+    if isinstance(error, DatabaseUnavailableError):
+        return _UNAVAILABLE
+    if isinstance(error, PoolTimeoutError):
+        return _busy("pool_timeout", "All connections are in use; try again later.")
+    if isinstance(error, UnknownOutcomeError):
+        return _UNKNOWN_OUTCOME
+    if isinstance(error, UnicodeEncodeError) and error.reason == "surrogates not allowed":
+        return _BAD_VALUE  # psycopg lets it through; there is no such text in PostgreSQL
+    if isinstance(error, DBAPIError):
+        return _refused_by_driver(error)
+    return None
+
+
+def _refused_by_driver(error: DBAPIError) -> Problem:
+    # The connection is gone, or a value fits no PostgreSQL type.
+    names = {kind.__name__ for kind in type(_driver_error(error)).__mro__}
+    if error.connection_invalidated or "OperationalError" in names:
+        return _UNAVAILABLE
+    return _BAD_VALUE if "DataError" in names else INTERNAL_ERROR
+
+
+def _fields(error: BaseException, metadata: MetaData | None) -> tuple[str, ...]:
+    column = _diagnostic(error, "column_name")
+    if column is not None:
+        return (column,)
+    constraint, table_name = constraint_of(error), _diagnostic(error, "table_name")
+    if metadata is None or constraint is None:
+        return ()
+    for table in metadata.tables.values():
+        if table.name == table_name and (names := _columns(table, constraint)):
+            return names
+    return ()
+
+
+def _columns(table: Table, constraint_name: str) -> tuple[str, ...]:
+    for constraint in table.constraints:
+        if constraint.name == constraint_name:
+            return tuple(column.name for column in getattr(constraint, "columns", ()))
+    for index in table.indexes:
+        if index.name == constraint_name:
+            return _columns_of_index(index)
+    return ()
+
+
+def _columns_of_index(index: Index) -> tuple[str, ...]:
+    # The columns of an expression, as in lower(email), stand inside of it.
+    names = (
+        getattr(element, "name", None)
+        for expression in index.expressions
+        if not isinstance(expression, str)
+        for element in iterate(expression)
+        if element.__visit_name__ == "column"
+    )
+    return tuple(dict.fromkeys(name for name in names if isinstance(name, str)))
+
+
+def _diagnostic(error: BaseException, name: str) -> str | None:
+    driver_error = _driver_error(error)
+    # psycopg keeps the fields of the server's message in .diag, asyncpg on the exception.
+    value = getattr(getattr(driver_error, "diag", driver_error), name, None)
+    return value if isinstance(value, str) else None
+
+
+_UNAVAILABLE = _busy("database_unavailable", "The database cannot be reached; try again later.")
+_BAD_VALUE = Problem(
+    status=422, code="bad_value", detail="The database cannot store a value that was sent."
+)
+_UNKNOWN_OUTCOME = Problem(
+    status=503,
+    code="outcome_unknown",
+    detail="It is not known whether the work was done; look before it is tried again.",
+)
+
+_PROBLEMS = {
+    "08": _UNAVAILABLE,
+    "22": _BAD_VALUE,
+    "22001": Problem(status=422, code="too_long", detail="A value is too long."),
+    "22003": Problem(status=422, code="out_of_range", detail="A number is out of range."),
+    "23": Problem(status=409, code="conflict", detail="The change conflicts with a rule."),
+    "23001": Problem(status=409, code="in_use", detail="Something else refers to this."),
+    "23502": Problem(status=422, code="missing_value", detail="A value is required."),
+    "23503": Problem(
+        status=409, code="reference_conflict", detail="What is referred to is missing or in use."
+    ),
+    "23505": Problem(status=409, code="already_exists", detail="The value is taken already."),
+    "23514": Problem(status=422, code="rule_violated", detail="A value breaks a rule."),
+    "23P01": Problem(status=409, code="overlap", detail="The value conflicts with another one."),
+    "40001": _busy("conflict_with_other_work", "Another request was in the way; try again."),
+    "40P01": _busy("conflict_with_other_work", "Another request was in the way; try again."),
+    "53": _busy("database_busy", "The database has no room for more; try again later."),
+    "54": Problem(status=422, code="too_long", detail="A value is too long."),
+    "55P03": _busy("locked", "Another request holds the data; try again later."),
+    "57014": Problem(status=504, code="statement_timeout", detail="The database took too long."),
+    "57P01": _UNAVAILABLE,
+    "57P02": _UNAVAILABLE,
+    "57P03": _UNAVAILABLE,
+    "57P05": _UNAVAILABLE,
+}

@@ -1,0 +1,300 @@
+"""Take out each guard of the laws in turn and see a test go red: ``python tests/mutations.py``.
+
+A guard that can be taken out without a test noticing is not kept by anything. The mutant is made in
+a copy of the sources; the working tree is not touched.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """Say which line keeps which law, what stands there without it, and which test must fail."""
+
+    law: int
+    guard: str
+    file: str
+    line: str
+    without: str
+    test: str
+
+
+MUTATIONS = [
+    Mutation(
+        1,
+        "the route commits before the response",
+        "fastapi/route.py",
+        "                        await unit.commit()\n",
+        "                        pass\n",
+        "tests/laws/test_commit_before_response.py",
+    ),
+    Mutation(
+        1,
+        "the route commits inside of the handler, not after the response",
+        "fastapi/route.py",
+        "                    await unit.close()\n            return response\n",
+        "                    pass\n            return response\n",
+        "tests/laws/test_pool.py",
+    ),
+    Mutation(
+        1,
+        "the COMMIT of an aborted transaction is refused",
+        "engine.py",
+        '    event.listen(engine, "commit", check)\n',
+        "",
+        "tests/laws/test_commit_before_response.py",
+    ),
+    Mutation(
+        1,
+        "an aborted transaction is rolled back when its COMMIT is refused",
+        "engine.py",
+        "            engine.dialect.do_rollback(connection.connection)\n",
+        "",
+        "tests/laws/test_commit_before_response.py",
+    ),
+    Mutation(
+        1,
+        "an override that leaves writes uncommitted is an error",
+        "fastapi/route.py",
+        "                        await overrides.check()\n",
+        "",
+        "tests/test_fastapi.py",
+    ),
+    Mutation(
+        2,
+        "a response of 400 or more is rolled back",
+        "fastapi/route.py",
+        "if response.status_code < 400:",
+        "if response.status_code < 600:",
+        "tests/laws/test_nothing_written.py",
+    ),
+    Mutation(
+        2,
+        "a cancellation that is due arrives before COMMIT is sent",
+        "transaction.py",
+        "    await asyncio.sleep(0)  #",
+        "    #",
+        "tests/test_manager.py",
+    ),
+    Mutation(
+        2,
+        "a COMMIT that was sent is waited for",
+        "transaction.py",
+        "            except asyncio.CancelledError as error:\n                cancelled = error\n",
+        "            except asyncio.CancelledError:\n                task.cancel()\n"
+        "                raise\n",
+        "tests/test_manager.py",
+    ),
+    Mutation(
+        2,
+        "the wait for a COMMIT is shielded from anyio",
+        "transaction.py",
+        "CancelScope(shield=True)",
+        "CancelScope(shield=False)",
+        "tests/test_transaction.py",
+    ),
+    Mutation(
+        2,
+        "a COMMIT that is not answered has an unknown outcome",
+        "transaction.py",
+        "(remaining := deadline - clock()) > 0",
+        "(remaining := 60.0)",
+        "tests/laws/test_nothing_written.py",
+    ),
+    Mutation(
+        2,
+        "an ended session refuses work",
+        "manager.py",
+        "        close_resets_only=False,\n",
+        "",
+        "tests/laws/test_nothing_written.py",
+    ),
+    Mutation(
+        3,
+        "the connection is given back whoever is cancelled",
+        "transaction.py",
+        "            session.invalidate() if discard else session.close(), session, timeout\n",
+        "            asyncio.sleep(0), session, timeout\n",
+        "tests/test_manager.py",
+    ),
+    Mutation(
+        3,
+        "the connection of a COMMIT that hangs is given up",
+        "transaction.py",
+        "        _abandon(session)\n        task.add_done",
+        "        task.add_done",
+        "tests/test_manager.py",
+    ),
+    Mutation(
+        3,
+        "PostgreSQL stops the statement of a client that has left",
+        "engine.py",
+        '            "client_connection_check_interval": '
+        'f"{self.client_check_interval * 1000:.0f}",\n',
+        "",
+        "tests/test_engine.py",
+    ),
+    Mutation(
+        3,
+        "PostgreSQL stops a statement at its deadline",
+        "engine.py",
+        '            "statement_timeout": f"{self.statement_timeout * 1000:.0f}",\n',
+        "",
+        "tests/laws/test_errors.py",
+    ),
+    Mutation(
+        3,
+        "an idle connection is pinged before it is handed out",
+        "engine.py",
+        '    event.listen(engine, "checkout", ping)\n',
+        "",
+        "tests/test_engine.py",
+    ),
+    Mutation(
+        4,
+        "the wait for a connection is bounded",
+        "engine.py",
+        '        "pool_timeout": settings.pool_timeout,\n',
+        "",
+        "tests/laws/test_pool.py",
+    ),
+    Mutation(
+        5,
+        "database errors are answered as problems",
+        "fastapi/answers.py",
+        "        app.add_exception_handler(kind, answer)\n",
+        "        pass\n",
+        "tests/laws/test_nothing_written.py",
+    ),
+    Mutation(
+        5,
+        "the last resort answers what nobody answered",
+        "fastapi/answers.py",
+        "    app.add_middleware(_LastResort, manager=manager)\n",
+        "",
+        "tests/laws/test_nothing_written.py",
+    ),
+    Mutation(
+        5,
+        "the messages of a refused request do not quote it",
+        "fastapi/answers.py",
+        'if item["type"] in _SILENT_ON_INPUT else',
+        "if True else",
+        "service/tests",
+    ),
+    Mutation(
+        5,
+        "the name of a field comes from the constraint",
+        "problems.py",
+        '            return tuple(column.name for column in getattr(constraint, "columns", ()))\n',
+        "            return ()\n",
+        "tests/laws/test_errors.py",
+    ),
+    Mutation(
+        5,
+        "no connection is one error on both drivers",
+        "engine.py",
+        '    event.listen(engine.sync_engine, "do_connect", _connect)\n',
+        "",
+        "tests/test_engine.py",
+    ),
+    Mutation(
+        6,
+        "a GET gets a read session",
+        "fastapi/route.py",
+        'request.method in {"GET", "HEAD"}',
+        'request.method in {"HEAD"}',
+        "tests/laws/test_read_only.py",
+    ),
+    Mutation(
+        6,
+        "a read session is read-only in PostgreSQL",
+        "manager.py",
+        "replica.execution_options(postgresql_readonly=True)",
+        "replica.execution_options()",
+        "tests/laws/test_read_only.py",
+    ),
+    Mutation(
+        6,
+        "a stream reads in a read session",
+        "fastapi/stream.py",
+        "self._manager.session(read_only=True)",
+        "self._manager.session()",
+        "tests/laws/test_read_only.py",
+    ),
+    Mutation(
+        6,
+        "a server that takes no writes loses the connection to it",
+        "fastapi/route.py",
+        'not self.read_only and sqlstate_of(error) == "25006"',
+        "False",
+        "tests/laws/test_read_only.py",
+    ),
+]
+
+
+def main() -> int:
+    """Try each mutation; return 1 when a mutant survives."""
+    chosen = [m for m in MUTATIONS if not sys.argv[1:] or m.test in sys.argv]
+    survivors = 0
+    for mutation in chosen:
+        began = time.monotonic()
+        failed = first_failure(mutation)
+        seconds = time.monotonic() - began
+        verdict = f"red: {failed}" if failed else "SURVIVED"
+        survivors += not failed
+        print(
+            f"law {mutation.law}  {mutation.guard}\n       {verdict} ({seconds:.0f} s)", flush=True
+        )
+    print(f"{len(chosen) - survivors} passed, {survivors} failed")
+    return 1 if survivors else 0
+
+
+def first_failure(mutation: Mutation) -> str | None:
+    """Run the test on the mutant; return the name of the test that failed, or None."""
+    with tempfile.TemporaryDirectory() as name:
+        mutant = Path(name)
+        mutant.chmod(0o755)
+        shutil.copytree(ROOT / "src", mutant / "src")
+        source = mutant / "src" / "stillroom" / mutation.file
+        text = source.read_text()
+        if text.count(mutation.line) != 1:
+            message = f"{mutation.file} has {mutation.line!r} {text.count(mutation.line)} times"
+            raise SystemExit(message)
+        source.write_text(text.replace(mutation.line, mutation.without))
+        return _run(mutation.test, mutant / "src")
+
+
+def _run(test: str, sources: Path) -> str | None:
+    folder = ROOT / "service" if test.startswith("service/") else ROOT
+    answer = subprocess.run(
+        [
+            *(sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "--tb=no"),
+            *("-p", "no:cacheprovider", str(ROOT / test)),
+        ],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(sources)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    if answer.returncode == 0:
+        return None
+    failed = [line for line in answer.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    if not failed:
+        raise SystemExit(answer.stdout + answer.stderr)
+    return failed[0].split(" - ")[0].removeprefix("FAILED ").removeprefix("ERROR ")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,389 @@
+"""The unit of work in an application, in process: overrides, refusals, lifespan, streams."""
+
+import json
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import httpx2
+import pytest
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, WebSocket
+from pydantic import BaseModel, RootModel
+from sqlalchemy import String, text
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from starlette.testclient import TestClient
+
+from stillroom.errors import ConfigurationError, LifecycleError
+from stillroom.fastapi import (
+    JSONArrayResponse,
+    SessionDependency,
+    UnitOfWorkRoute,
+    install,
+    lifespan,
+)
+from stillroom.manager import DatabaseSessionManager
+from stillroom.model import Model
+
+
+class Base(Model, DeclarativeBase):
+    """The base of these tables."""
+
+
+class Jar(Base):
+    """A row with a name."""
+
+    __tablename__ = "jars"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(20))
+
+
+class JarSchema(BaseModel):
+    """Show a jar."""
+
+    model_config = {"from_attributes": True}
+
+    id: int
+    name: str
+
+
+manager = DatabaseSessionManager(Base.metadata)
+get_db = SessionDependency(manager)
+
+
+@pytest.fixture
+async def app(database_url: str) -> AsyncIterator[FastAPI]:
+    """Give an application with one route that writes, its manager open and its tables made."""
+    app = FastAPI()
+    install(app, manager)
+    app.router.route_class = UnitOfWorkRoute
+
+    @app.post("/jars", response_model=JarSchema)
+    async def create(name: str, db: AsyncSession = Depends(get_db)) -> Jar:
+        return await Jar.create(db, name=name)
+
+    @app.post("/jars-in-function-scope", response_model=JarSchema)
+    async def create_in_function_scope(
+        name: str, db: AsyncSession = Depends(get_db, scope="function")
+    ) -> Jar:
+        return await Jar.create(db, name=name)
+
+    @app.post("/jars-by-commit", response_model=JarSchema)
+    async def create_and_commit(name: str, db: AsyncSession = Depends(get_db)) -> Jar:
+        jar = await Jar.create(db, name=name)
+        await db.commit()
+        return jar
+
+    @app.get("/jars")
+    async def show(db: AsyncSession = Depends(get_db)) -> list[str]:
+        return [jar.name for jar in await Jar.get_all(db)]
+
+    manager.init(database_url)
+    async with manager.connect() as connection:
+        await manager.create_all(connection)
+    yield app
+    await manager.close()
+
+
+@pytest.fixture
+async def client(app: FastAPI) -> AsyncIterator[httpx2.AsyncClient]:
+    """Give a client that talks to the application in process."""
+    transport = httpx2.ASGITransport(app)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
+        yield client
+
+
+async def names() -> list[str]:
+    """Read the names that are committed."""
+    async with manager.session() as session:
+        return [jar.name for jar in await Jar.get_all(session)]
+
+
+async def bring_a_session() -> AsyncIterator[AsyncSession]:
+    """Override `get_db` as the article's test does."""
+    async with manager.session() as session:
+        yield session
+
+
+async def test_an_override_that_leaves_writes_uncommitted_is_a_loud_error(
+    app: FastAPI, client: httpx2.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The client is not told 200 for rows that are about to be rolled back."""
+    app.dependency_overrides[get_db] = bring_a_session
+
+    response = await client.post("/jars", params={"name": "lost"})
+
+    assert (response.status_code, await names()) == (500, [])
+    assert "Remove the override from app.dependency_overrides" in caplog.text
+
+
+async def test_an_override_with_an_engine_of_its_own_is_watched_too(
+    app: FastAPI, client: httpx2.AsyncClient, database_url: str
+) -> None:
+    """A session that no manager has made is seen as well, raw SQL included."""
+    engine = create_async_engine(database_url.replace("postgresql:", "postgresql+asyncpg:"))
+
+    async def bring_another() -> AsyncIterator[AsyncSession]:
+        async with async_sessionmaker(engine)() as session:
+            await session.execute(text("INSERT INTO jars (name) VALUES ('raw')"))
+            yield session
+
+    app.dependency_overrides[get_db] = bring_another
+
+    assert (await client.get("/jars")).status_code == 500
+    assert await names() == []
+    await engine.dispose()
+
+
+async def test_an_override_that_only_reads_is_let_be(
+    app: FastAPI, client: httpx2.AsyncClient
+) -> None:
+    """There is nothing to lose where nothing was written."""
+    app.dependency_overrides[get_db] = bring_a_session
+
+    assert (await client.get("/jars")).status_code == 200
+
+
+async def test_an_override_whose_view_commits_is_let_be(
+    app: FastAPI, client: httpx2.AsyncClient
+) -> None:
+    """What is committed cannot be lost."""
+    app.dependency_overrides[get_db] = bring_a_session
+
+    response = await client.post("/jars-by-commit", params={"name": "kept"})
+
+    assert (response.status_code, await names()) == (200, ["kept"])
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "kept"),
+    [("/jars", 500, ["late"]), ("/jars-in-function-scope", 200, ["late"])],
+)
+async def test_an_override_may_commit_until_the_response_and_not_later(
+    app: FastAPI, client: httpx2.AsyncClient, path: str, status: int, kept: list[str]
+) -> None:
+    """A teardown before the response commits in time; one after it is too late to be believed."""
+
+    async def bring_and_commit() -> AsyncIterator[AsyncSession]:
+        async with manager.session() as session:
+            try:
+                yield session
+            finally:
+                await session.commit()
+
+    app.dependency_overrides[get_db] = bring_and_commit
+
+    response = await client.post(path, params={"name": "late"})
+
+    assert (response.status_code, await names()) == (status, kept)
+
+
+def test_a_route_without_a_unit_of_work_is_refused_at_start() -> None:
+    """Nobody would commit there: the application does not start, and the message says why."""
+    app = FastAPI(lifespan=lifespan(manager, lambda: "postgresql://user@127.0.0.1:1/nowhere"))
+    router = APIRouter()
+
+    async def needs_db(db: AsyncSession = Depends(get_db)) -> AsyncSession:
+        return db
+
+    @router.put("/jars/{id}", dependencies=[Depends(needs_db)])
+    async def put(id: int) -> int:
+        return id
+
+    app.include_router(router, prefix="/api")
+
+    with (
+        pytest.raises(ConfigurationError, match=r"PUT /api/jars/\{id\} asks for a database"),
+        TestClient(app),
+    ):
+        pass
+    assert not manager.is_open
+
+
+async def test_a_route_without_a_unit_of_work_is_refused_at_the_request(
+    app: FastAPI, client: httpx2.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where no lifespan has looked, the request is refused."""
+    router = APIRouter()
+
+    @router.post("/bare")
+    async def bare(db: AsyncSession = Depends(get_db)) -> None:
+        await Jar.create(db, name="bare")
+
+    app.include_router(router)
+
+    assert (await client.post("/bare")).status_code == 500
+    assert "http /bare asks for a database session" in caplog.text
+
+
+async def test_a_websocket_is_told_to_open_its_own_session(app: FastAPI) -> None:
+    """A WebSocket has no response to commit before."""
+
+    @app.websocket("/socket")
+    async def socket(websocket: WebSocket, db: AsyncSession = Depends(get_db)) -> None:
+        await websocket.accept()
+
+    with (
+        pytest.raises(ConfigurationError, match="websocket /socket asks for"),
+        TestClient(app).websocket_connect("/socket"),
+    ):
+        pass
+
+
+async def test_sessions_of_two_managers_in_one_request_are_refused(
+    app: FastAPI, client: httpx2.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One commit cannot cover two databases."""
+    other = SessionDependency(DatabaseSessionManager())
+
+    @app.post("/two")
+    async def two(
+        first: AsyncSession = Depends(get_db), second: AsyncSession = Depends(other)
+    ) -> None:
+        return None
+
+    assert (await client.post("/two")).status_code == 500
+    assert "two session managers" in caplog.text
+
+
+async def test_every_dependency_of_a_request_gets_the_same_session(
+    app: FastAPI, client: httpx2.AsyncClient
+) -> None:
+    """One session, one connection, one transaction a request, in any scope."""
+    seen: list[AsyncSession] = []
+
+    async def look(db: AsyncSession = Depends(get_db, use_cache=False)) -> None:
+        seen.append(db)
+
+    @app.post("/same", dependencies=[Depends(look)])
+    async def same(
+        one: AsyncSession = Depends(get_db),
+        two: AsyncSession = Depends(get_db, scope="function"),
+        _: None = Depends(look, use_cache=False),
+    ) -> None:
+        seen.extend((one, two))
+
+    assert (await client.post("/same")).status_code == 200
+    assert len(seen) == 4
+    assert len(set(map(id, seen))) == 1
+
+
+async def test_a_request_that_is_refused_costs_no_connection(
+    app: FastAPI, client: httpx2.AsyncClient
+) -> None:
+    """The session takes a connection at its first statement, not before."""
+    async with manager.session() as session:
+        await session.execute(text("SELECT 1"))
+
+    assert (await client.post("/jars")).status_code == 422
+    pool: Any = manager.engine.pool
+    assert pool.checkedin() == 1
+
+
+async def test_a_http_exception_may_carry_any_detail_and_headers(
+    app: FastAPI, client: httpx2.AsyncClient
+) -> None:
+    """What the application says of an error is kept."""
+
+    @app.get("/teapot")
+    async def teapot() -> None:
+        raise HTTPException(418, {"handle": "short"}, {"X-Spout": "1"})
+
+    response = await client.get("/teapot")
+
+    assert response.headers["x-spout"] == "1"
+    assert response.json()["context"] == {"handle": "short"}
+
+
+def test_the_lifespan_opens_and_closes_the_manager() -> None:
+    """An application whose database is away starts, and answers 503 until it comes."""
+    app = FastAPI(lifespan=lifespan(manager, lambda: "postgresql://user@127.0.0.1:1/nowhere"))
+    install(app, manager)
+    app.router.route_class = UnitOfWorkRoute
+
+    @app.get("/jars")
+    async def show(db: AsyncSession = Depends(get_db)) -> list[str]:
+        return [jar.name for jar in await Jar.get_all(db)]
+
+    with TestClient(app) as client:
+        assert manager.is_open
+        response = client.get("/jars")
+        assert (response.status_code, response.headers["retry-after"]) == (503, "1")
+    assert not manager.is_open
+
+
+async def test_the_lifespan_refuses_a_manager_that_is_open(app: FastAPI) -> None:
+    """A second init is an error there too, and the first one's connections stay."""
+    with (
+        pytest.raises(LifecycleError, match="open already"),
+        TestClient(FastAPI(lifespan=lifespan(manager, lambda: "postgresql://user@host/name"))),
+    ):
+        pass
+    assert manager.is_open
+
+
+@pytest.mark.parametrize("number", [0, 1, 1999, 2000, 2001, 4000, 4001])
+async def test_a_list_of_any_length_is_one_array(
+    app: FastAPI, client: httpx2.AsyncClient, number: int
+) -> None:
+    """Whole or streamed, the body is the same JSON; a short one says its length."""
+
+    async def read(session: AsyncSession, size: int) -> AsyncIterator[Sequence[dict[str, Any]]]:
+        query = text("SELECT n AS id, 'x' AS name FROM generate_series(1, :number) n")
+        rows = await session.stream(
+            query, {"number": number}, execution_options={"yield_per": size}
+        )
+        async for part in rows.mappings().partitions(size):
+            yield [dict(row) for row in part]
+
+    @app.get("/rows")
+    async def rows() -> JSONArrayResponse:
+        return JSONArrayResponse(manager, read, JarSchema)
+
+    response = await client.get("/rows")
+
+    assert json.loads(response.content) == [{"id": n + 1, "name": "x"} for n in range(number)]
+    assert ("content-length" in response.headers) == (number < 2000)
+    assert response.headers["content-type"] == "application/json"
+
+
+async def test_a_list_of_lists_is_not_taken_for_whole(
+    app: FastAPI, client: httpx2.AsyncClient
+) -> None:
+    """What the rows look like does not matter: here each ends with a bracket."""
+
+    async def read(_session: AsyncSession, size: int) -> AsyncIterator[list[list[int]]]:
+        yield [[number] for number in range(size)]
+        yield [[-1]]
+
+    @app.get("/lists")
+    async def lists() -> JSONArrayResponse:
+        return JSONArrayResponse(manager, read, RootModel[list[int]])
+
+    response = await client.get("/lists")
+
+    assert len(json.loads(response.content)) == 2001
+
+
+async def test_what_is_used_of_fastapi_is_there(app: FastAPI, client: httpx2.AsyncClient) -> None:
+    """Contract: the inner names that the route class stands on are as in FastAPI 0.163 to 0.165."""
+    from contextlib import AsyncExitStack
+
+    from fastapi import Request
+    from fastapi.routing import APIRoute, iter_route_contexts
+
+    assert callable(APIRoute.get_route_handler)
+    stacks: list[object] = []
+
+    @app.get("/scope")
+    async def scope(request: Request) -> None:
+        stacks.append(request.scope["fastapi_function_astack"])
+        assert request.scope["app"] is app
+
+    await client.get("/scope")
+    assert isinstance(stacks[0], AsyncExitStack)
+    context = next(c for c in iter_route_contexts(app.routes) if c.path == "/jars")
+    assert any(
+        isinstance(dependency.call, SessionDependency)
+        for dependency in context.dependant.dependencies
+    )
