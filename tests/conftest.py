@@ -1,7 +1,10 @@
 """A PostgreSQL for the run, and databases on it."""
 
+import os
 from collections.abc import Callable, Iterator
 from itertools import count
+from pathlib import Path
+from typing import Never
 
 import pytest
 
@@ -21,6 +24,18 @@ def cluster() -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="session")
+def older_cluster() -> Iterator[Cluster]:
+    """Start the oldest PostgreSQL of the machine, if it has one beside the wheel's."""
+    folders = sorted(
+        Path("/usr/lib/postgresql").glob("*/bin"), key=lambda bin: int(bin.parent.name)
+    )
+    if not folders:
+        require_debian("an older PostgreSQL", "postgresql")
+    with temporary_cluster(bin_folder=folders[0]) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
 def new_database(cluster: Cluster) -> NewDatabase:
     """Give a function that creates an empty database and returns its URL."""
     numbers = count(1)
@@ -31,6 +46,14 @@ def new_database(cluster: Cluster) -> NewDatabase:
         return cluster.url(name)
 
     return create
+
+
+def require_debian(what: str, package: str) -> Never:
+    """Skip, with the line that installs what is missing; fail where all of it has to be there."""
+    message = f"needs {what}: apt-get install {package}"
+    if os.environ.get("STILLROOM_REQUIRE_DEBIAN"):
+        pytest.fail(message)
+    pytest.skip(message)
 
 
 @pytest.fixture

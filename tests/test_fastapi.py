@@ -11,6 +11,8 @@ from pydantic import BaseModel, RootModel
 from sqlalchemy import String, text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.testclient import TestClient
 
 from stillroom.errors import ConfigurationError, LifecycleError
@@ -23,6 +25,7 @@ from stillroom.fastapi import (
 )
 from stillroom.manager import DatabaseSessionManager
 from stillroom.model import Model
+from tests.test_manager import cancel, make_commits_slow, nothing_left
 
 
 class Base(Model, DeclarativeBase):
@@ -176,6 +179,63 @@ async def test_an_override_may_commit_until_the_response_and_not_later(
     response = await client.post(path, params={"name": "late"})
 
     assert (response.status_code, await names()) == (status, kept)
+
+
+@pytest.mark.parametrize("by", ["task", "anyio"])
+async def test_a_request_that_is_cancelled_in_mid_statement_leaves_nothing(
+    app: FastAPI, client: httpx2.AsyncClient, by: str
+) -> None:
+    """Nothing is written, no statement runs on, no connection is lost."""
+
+    @app.post("/slow-work")
+    async def slow_work(db: AsyncSession = Depends(get_db)) -> None:
+        await Jar.create(db, name="cancelled")
+        await db.execute(text("SELECT pg_sleep(30)"))
+
+    async def request() -> None:
+        await client.post("/slow-work")
+
+    await cancel(request, by, after=0.2)
+
+    assert await names() == []
+    await nothing_left(manager)
+
+
+@pytest.mark.parametrize("by", ["task", "anyio"])
+async def test_a_request_that_is_cancelled_at_its_commit_is_whole(
+    app: FastAPI, client: httpx2.AsyncClient, by: str
+) -> None:
+    """A client that leaves gets the whole: the COMMIT runs to its end."""
+    await make_commits_slow(manager, 0.6)
+
+    async def request() -> None:
+        await client.post("/jars", params={"name": "whole"})
+
+    await cancel(request, by, after=0.3)
+
+    assert await names() == ["whole"]
+    await nothing_left(manager)
+
+
+async def test_a_middleware_sees_the_answer_and_not_the_exception(
+    app: FastAPI,
+) -> None:
+    """A 409 passes through the application's middleware, which may add CORS headers to it."""
+    inner = Middleware(CORSMiddleware, allow_origins=["http://page"])
+    app = FastAPI(middleware=[inner])
+    install(app, manager)
+    app.router.route_class = UnitOfWorkRoute
+
+    @app.post("/twice")
+    async def twice(db: AsyncSession = Depends(get_db)) -> None:
+        await db.execute(text("INSERT INTO jars (id, name) VALUES (1, 'a'), (1, 'b')"))
+
+    transport = httpx2.ASGITransport(app)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
+        response = await client.post("/twice", headers={"origin": "http://page"})
+
+    assert response.status_code == 409
+    assert response.headers["access-control-allow-origin"] == "http://page"
 
 
 def test_a_route_without_a_unit_of_work_is_refused_at_start() -> None:

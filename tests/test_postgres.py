@@ -127,6 +127,7 @@ def test_debians_folders_come_last_and_the_newest_first(
         fake_programs(tmp_path / version / "bin", f"{version}.1")
     monkeypatch.setattr(binaries, "DEBIAN", tmp_path)
     monkeypatch.setattr(binaries, "_package_folder", no_package)
+    monkeypatch.delenv(VARIABLE, raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert find_programs().folder == tmp_path / "15" / "bin"
 

@@ -2,7 +2,7 @@
 
 from stillroom.migrations import run_environment
 
-from app import models  # noqa: F401 - to know the tables
+from app import models  # noqa: F401  # pyright: ignore[reportUnusedImport]  (to know the tables)
 from app.config import config
 from app.database import Base
 

@@ -1,15 +1,14 @@
-"""A database URL becomes an engine with settings that are right for a service."""
+"""An engine with settings that are right for a service, and a pool that can be relied on."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlencode
 
-from sqlalchemy import URL, Connection, Dialect, event, make_url
+from sqlalchemy import URL, Connection, Dialect, event
 from sqlalchemy.engine import Engine, ExceptionContext
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import ArgumentError, DBAPIError, InvalidatePoolError
+from sqlalchemy.exc import DBAPIError, InvalidatePoolError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -18,6 +17,7 @@ from stillroom.errors import (
     DatabaseUnavailableError,
     UncommittedWritesError,
 )
+from stillroom.url import ADDRESS, connect_arguments
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,41 +60,14 @@ class EngineSettings:
         }
 
 
-def parse_url(url: str | URL) -> URL:
-    """Return the URL with the driver that will be used, asyncpg unless it names psycopg.
-
-    Raises ConfigurationError, without the password, for what is no URL of PostgreSQL and for
-    parameters that the driver does not have.
-    """
-    try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError):
-        msg = (
-            "The database URL cannot be read (it is not shown here: it may hold a password). "
-            "Write postgresql://user:password@host:5432/database, with special characters "
-            "percent-encoded."
-        )
-        raise ConfigurationError(msg) from None
-    drivername = _DRIVERS.get(parsed.drivername)
-    if drivername is None:
-        msg = (
-            f"The database URL starts with {parsed.drivername}://, which Stillroom cannot use. "
-            "Use postgresql:// (the driver is then asyncpg) or postgresql+psycopg://."
-        )
-        raise ConfigurationError(msg)
-    parsed = parsed.set(drivername=drivername)
-    _arguments(parsed, EngineSettings())
-    return parsed
-
-
 def create_engine(url: URL, settings: EngineSettings, **options: Any) -> AsyncEngine:
     """Create the engine for a URL of `parse_url`; nothing is opened and no event loop is needed.
 
     `options` go to SQLAlchemy's create_async_engine and win over what is chosen here.
     """
-    bare = url.set(query={name: url.query[name] for name in url.query if name in _ADDRESS})
+    bare = url.set(query={name: url.query[name] for name in url.query if name in ADDRESS})
     defaults: dict[str, Any] = {
-        "connect_args": _arguments(url, settings),
+        "connect_args": _connect_arguments(url, settings),
         "pool_size": settings.pool_size,
         "max_overflow": 0,
         "pool_timeout": settings.pool_timeout,
@@ -112,106 +85,19 @@ def create_engine(url: URL, settings: EngineSettings, **options: Any) -> AsyncEn
     return engine
 
 
-_DRIVERS = {
-    "postgres": "postgresql+asyncpg",
-    "postgresql": "postgresql+asyncpg",
-    "postgresql+asyncpg": "postgresql+asyncpg",
-    "postgresql+psycopg": "postgresql+psycopg",
-    "postgresql+psycopg_async": "postgresql+psycopg",
-}
-
-# SQLAlchemy itself reads these from the query part, several hosts included.
-_ADDRESS = frozenset({"host", "port"})
-
-# libpq's parameters that asyncpg understands in a DSN; the rest of libpq's has no counterpart.
-# https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
-_ASYNCPG_DSN = frozenset({
-    "gsslib", "krbsrvname", "passfile", "service", "ssl_max_protocol_version",
-    "ssl_min_protocol_version", "sslcert", "sslcrl", "sslkey", "sslmode", "sslnegotiation",
-    "sslpassword", "sslrootcert", "target_session_attrs",
-})  # fmt: skip
-
-# What libpq would do anyway where nothing is said, so saying it asks nothing of asyncpg.
-_HARMLESS = {
-    "channel_binding": {"disable", "prefer"},
-    "client_encoding": {"utf8", "utf-8"},
-    "gssencmode": {"disable", "prefer"},
-    "keepalives": {"1"},
-}
-
-
-def _arguments(url: URL, settings: EngineSettings) -> dict[str, Any]:
-    query: dict[str, str] = {}
-    for name, value in url.query.items():
-        if name in _ADDRESS:
-            continue
-        if not isinstance(value, str):
-            msg = f"The database URL gives the parameter {name} more than once; give it once."
-            raise ConfigurationError(msg)
-        query[name] = value
+def _connect_arguments(url: URL, settings: EngineSettings) -> dict[str, Any]:
+    given = connect_arguments(url)
     if url.get_driver_name() == "asyncpg":
-        return _asyncpg_arguments(query, settings)
-    return _psycopg_arguments(query, settings)
-
-
-def _asyncpg_arguments(query: Mapping[str, str], settings: EngineSettings) -> dict[str, Any]:
-    parameters = {"application_name": settings.application_name, **settings.parameters}
-    arguments: dict[str, Any] = {
-        "timeout": settings.connect_timeout,
-        "server_settings": parameters,
-    }
-    dsn: dict[str, str] = {}
-    refused: list[str] = []
-    for name, value in query.items():
-        if name in _ASYNCPG_DSN:
-            dsn[name] = value
-        elif name == "ssl":
-            dsn["sslmode"] = value
-        elif name == "connect_timeout":
-            arguments["timeout"] = _seconds(name, value)
-        elif name in {"application_name", "options"}:
-            parameters[name] = value
-        elif value.lower() not in _HARMLESS.get(name, ()):
-            refused.append(name)
-    if refused:
-        msg = (
-            f"The database URL has parameters that asyncpg does not know: {', '.join(refused)}. "
-            "Remove them, or use libpq's driver: postgresql+psycopg://"
-        )
-        raise ConfigurationError(msg)
-    if dsn:
-        arguments["dsn"] = "postgresql:///?" + urlencode(dsn)
-    return arguments
-
-
-def _psycopg_arguments(query: Mapping[str, str], settings: EngineSettings) -> dict[str, Any]:
-    try:
-        from psycopg import ProgrammingError  # noqa: PLC0415 - an extra: only its users have it
-        from psycopg.conninfo import make_conninfo  # noqa: PLC0415
-    except ImportError as error:
-        msg = "The database URL asks for psycopg: pip install 'stillroom[psycopg]'"
-        raise ConfigurationError(msg) from error
+        named = {"application_name": settings.application_name}
+        parameters = {**named, **settings.parameters, **given["server_settings"]}
+        return {"timeout": settings.connect_timeout, **given, "server_settings": parameters}
     options = " ".join(f"-c {name}={value}" for name, value in settings.parameters.items())
-    arguments: dict[str, Any] = {
+    return {
         "connect_timeout": max(2, round(settings.connect_timeout)),  # libpq has no shorter one
         "application_name": settings.application_name,
-        **query,
-        "options": f"{options} {query.get('options', '')}".strip(),
+        **given,
+        "options": f"{options} {given.get('options', '')}".strip(),
     }
-    try:
-        make_conninfo(**arguments)
-    except ProgrammingError as error:
-        msg = f"The database URL has a parameter that libpq refuses: {error}. Remove it."
-        raise ConfigurationError(msg) from error
-    return arguments
-
-
-def _seconds(name: str, value: str) -> float:
-    try:
-        return float(value)
-    except ValueError:
-        msg = f"The database URL gives {name}={value}, which is no number of seconds."
-        raise ConfigurationError(msg) from None
 
 
 def _connect(

@@ -9,8 +9,9 @@ from sqlalchemy import URL, MetaData
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker
 
 from stillroom import transaction
-from stillroom.engine import EngineSettings, create_engine, parse_url
+from stillroom.engine import EngineSettings, create_engine
 from stillroom.errors import LifecycleError
+from stillroom.url import parse_url
 
 
 class DatabaseSessionManager:

@@ -14,8 +14,9 @@ from alembic.config import Config
 from sqlalchemy import Connection, MetaData
 from sqlalchemy.pool import NullPool
 
-from stillroom.engine import EngineSettings, create_engine, parse_url
+from stillroom.engine import EngineSettings, create_engine
 from stillroom.errors import ConfigurationError
+from stillroom.url import parse_url
 
 LOCK_TIMEOUT = 5.0
 """How long, in seconds, a migration waits for a lock.

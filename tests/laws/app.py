@@ -9,7 +9,7 @@ from typing import Any
 import uvicorn
 from fastapi import APIRouter, BackgroundTasks, Depends, FastAPI, HTTPException, Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse, StreamingResponse
-from pydantic import BaseModel
+from pydantic import BaseModel, field_validator
 from sqlalchemy import DDL, ForeignKey, Numeric, String, UniqueConstraint, event, insert, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -262,6 +262,31 @@ async def insert_values(
     """Insert an item with any values."""
     await db.execute(insert(Item).values(**values))
     return {}
+
+
+class Picky(BaseModel):
+    """Refuse, and quote what was refused."""
+
+    model_config = {"extra": "forbid"}
+
+    word: str = "good"
+    numbers: dict[str, int] = {}
+
+    @field_validator("word")
+    @classmethod
+    def quote(cls, word: str) -> str:
+        """Refuse every word but one."""
+        if word != "good":
+            msg = f"{word!r} is no good"
+            raise ValueError(msg)
+        return word
+
+
+@router.post("/picky")
+async def picky(picky: Picky, db: AsyncSession = Depends(get_db)) -> dict[str, str]:
+    """Take what is good."""
+    await db.execute(text("SELECT 1"))
+    return {"word": picky.word}
 
 
 @router.get("/write/{form}")

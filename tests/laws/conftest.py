@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx2
 import psycopg
@@ -18,6 +19,7 @@ import pytest
 from psycopg import sql
 from sqlalchemy import make_url
 
+from stillroom.cluster import Cluster
 from stillroom.manager import DatabaseSessionManager
 from tests.conftest import DRIVERS, NewDatabase
 from tests.laws.app import Base
@@ -60,13 +62,16 @@ class Service:
         return int(self.client.get("/pool").json()["in_use"])
 
 
-@pytest.fixture(scope="module", params=DRIVERS)
+@pytest.fixture(scope="module", params=[*DRIVERS, "older PostgreSQL"])
 def service(
     request: pytest.FixtureRequest, new_database: NewDatabase, tmp_path_factory: Any
 ) -> Iterator[Service]:
-    """Serve the laws' application from a process of its own."""
-    bare = new_database()
-    url = bare.replace("postgresql://", f"postgresql+{request.param}://")
+    """Serve the laws' application from a process of its own, on each driver and an old server."""
+    if request.param in DRIVERS:
+        bare, driver = new_database(), request.param
+    else:
+        bare, driver = older_database(request), "asyncpg"
+    url = bare.replace("postgresql://", f"postgresql+{driver}://")
     asyncio.run(create_tables(url))
     log = tmp_path_factory.mktemp("laws") / "server.log"
     with (
@@ -77,6 +82,14 @@ def service(
         wait_until(lambda: answers(client))
         yield Service(client, url, log, database)
     assert "Traceback" not in (text := log.read_text()) or "Application shutdown" in text, text
+
+
+def older_database(request: pytest.FixtureRequest) -> str:
+    """Create a database on the oldest PostgreSQL that Debian's folders have; skip without one."""
+    cluster: Cluster = request.getfixturevalue("older_cluster")
+    name = f"laws_{uuid4().hex}"
+    cluster.create_database(name)
+    return cluster.url(name)
 
 
 @contextmanager

@@ -149,6 +149,26 @@ def test_problems_of_fastapi_have_the_same_form(service: Service) -> None:
 
 
 @pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"word": "canary"}, "body.word"),
+        ({"canary": 1}, "body"),
+        ({"numbers": {"canary canary": "x"}}, "body.numbers.*"),
+        ({"numbers": {"\ud800": "x"}}, "body.numbers.*"),
+    ],
+)
+def test_a_refused_value_is_not_quoted(
+    service: Service, body: dict[str, object], field: str
+) -> None:
+    """Neither a message of a validator nor a key that the client made up comes back."""
+    response = service.client.post("/picky", content=json.dumps(body), headers=JSON)
+
+    assert response.status_code == 422
+    assert [error["field"] for error in response.json()["errors"]] == [field]
+    is_problem(response)
+
+
+@pytest.mark.parametrize(
     "body", ["{", '{"name": NaN', '["\\ud800"]', '"canary"', "1" * 5000, "", "\0", "Infinity"]
 )
 def test_a_body_that_cannot_be_read_is_a_4xx(service: Service, body: str) -> None:

@@ -4,7 +4,7 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, HTTPException
-from pydantic import BaseModel, ConfigDict, EmailStr, StringConstraints
+from pydantic import BaseModel, ConfigDict, EmailStr, Field, StringConstraints
 from sqlalchemy.ext.asyncio import AsyncSession
 from stillroom.fastapi import JSONArrayResponse, UnitOfWorkRoute
 
@@ -23,6 +23,7 @@ Name = Annotated[
         max_length=200,
         pattern=r"^\P{Cc}*[\p{L}\p{N}\p{P}\p{S}]\P{Cc}*$",
     ),
+    Field(examples=["Ada Lovelace"]),
 ]
 
 

@@ -31,9 +31,7 @@ def client(app: FastAPI) -> Iterator[TestClient]:
 
 
 @pytest.fixture(scope="session")
-def running_server(
-    migrated_url: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Server]:
+def running_server(migrated_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Run the server for all tests; it must never have logged a traceback."""
     log = tmp_path_factory.mktemp("server") / "server.log"
     with serve(migrated_url, log) as server:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPException, HTTPResponse
+from http.client import HTTPConnection
 from pathlib import Path
 
 from tests.conftest import SERVICE
@@ -46,7 +46,7 @@ class Server:
                 connection.request("GET", path)
                 return connection.getresponse().status == status
 
-        wait_until(answers, lambda: f"no {status} for {path}:\n{self.log.read_text()}")
+        wait_until(answers, lambda: f"no {status} for {path}:\n{self.log.read_text()[-2000:]}")
 
     def peak_memory(self) -> int:
         """Return the most memory that the process has had since `forget_peak_memory`, in bytes."""
@@ -62,7 +62,10 @@ class Server:
 @contextmanager
 def serve(url: str, log: Path) -> Generator[Server]:
     """Run the server on a database, from a socket that listens already; it need not answer yet."""
-    with socket.create_server(("127.0.0.1", 0), backlog=BACKLOG) as listening, log.open("wb") as out:
+    with (
+        socket.create_server(("127.0.0.1", 0), backlog=BACKLOG) as listening,
+        log.open("wb") as out,
+    ):
         descriptor = listening.fileno()
         process = subprocess.Popen(
             [sys.executable, "-m", "uvicorn", "run:server", "--fd", str(descriptor)],

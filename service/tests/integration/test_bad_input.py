@@ -26,9 +26,7 @@ class Bad:
     path: str = CREATE
     body: bytes | Iterator[bytes] | None = None
     method: str = "POST"
-    headers: dict[str, str] = field(
-        default_factory=lambda: {"Content-Type": "application/json"}
-    )
+    headers: dict[str, str] = field(default_factory=lambda: {"Content-Type": "application/json"})
 
 
 def body(status: int, raw: bytes | str) -> Bad:
@@ -207,7 +205,9 @@ def check(response: HTTPResponse, status: int) -> None:
     problem: dict[str, Any] = json.loads(text)
     assert problem["status"] == status
     assert {type(problem[member]) for member in ("type", "title", "detail", "code")} == {str}
-    assert not {"input", "ctx", "url"} & {key for error in problem.get("errors", []) for key in error}
+    assert not {"input", "ctx", "url"} & {
+        key for error in problem.get("errors", []) for key in error
+    }
 
 
 def assert_alive(connection: HTTPConnection) -> None:

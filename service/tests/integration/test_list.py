@@ -3,13 +3,14 @@
 import http.client
 import json
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
 from tests.integration.conftest import WriteUsers
-from tests.integration.server import Server, wait_until
+from tests.integration.server import Server, serve, wait_until
 
 MANY = 300_000
 GROWTH = 40_000_000
@@ -55,19 +56,21 @@ def test_a_client_that_leaves_a_list_ends_its_query(
 
 
 def test_a_list_that_breaks_off_is_not_taken_for_whole(
-    server: Server, write_users: WriteUsers, connection: psycopg.Connection[Any]
+    database: str, log: Path, write_users: WriteUsers, connection: psycopg.Connection[Any]
 ) -> None:
     """A stream whose database session is ended is cut without its last chunk."""
     write_users(100_000)
-    with closing(server.connect()) as client:
-        client.request("GET", "/api/user/get-users")
-        wait_until(lambda: waits_for_its_reader(connection))
-        connection.execute(f"SELECT pg_terminate_backend(pid) {OF_THE_SERVER}")
-        response = client.getresponse()
-        assert response.status == 200
-        with pytest.raises((http.client.IncompleteRead, ConnectionResetError)):
-            response.read()
-    server.wait_for_status(200)
+    with serve(database, log) as server:
+        server.wait_for_status(404, "/api/user/get-user?id=")
+        with closing(server.connect()) as client:
+            client.request("GET", "/api/user/get-users")
+            wait_until(lambda: waits_for_its_reader(connection))
+            connection.execute(f"SELECT pg_terminate_backend(pid) {OF_THE_SERVER}")
+            response = client.getresponse()
+            assert response.status == 200
+            with pytest.raises((http.client.IncompleteRead, ConnectionResetError)):
+                response.read()
+        assert len(list_users(server)) == 100_000
 
 
 OF_THE_SERVER = """FROM pg_stat_activity

@@ -77,7 +77,7 @@ def _keep_to_this_server(page: HTMLResponse) -> HTMLResponse:
     scripts = re.findall(rb"<script>(.*?)</script>", bytes(page.body), re.DOTALL)
     hashes = " ".join(f"'sha256-{b64encode(sha256(s).digest()).decode()}'" for s in scripts)
     page.headers["Content-Security-Policy"] = (
-        f"default-src 'none'; script-src 'self' {hashes}; style-src 'self' 'unsafe-inline'; "
+        f"default-src 'none'; script-src 'self' {hashes}; style-src 'self'; "
         "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
         "frame-ancestors 'none'"
     )

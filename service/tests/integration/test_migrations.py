@@ -1,0 +1,143 @@
+"""The revisions, by the `alembic` command as it is typed in the folder of the service."""
+
+import asyncio
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from stillroom.migrations import upgrade
+
+from app.database import sessionmanager
+from tests.conftest import SERVICE, NewDatabase
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """Copy what the command needs, so that a new revision is not one of the service."""
+    folder = tmp_path / "copy"
+    folder.mkdir()
+    shutil.copy(SERVICE / "pyproject.toml", folder)
+    for name in ("app", "migrations"):
+        shutil.copytree(SERVICE / name, folder / name)
+    return folder
+
+
+@pytest.fixture
+def url(new_database: NewDatabase, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Make a database at head, and name it in the environment of the command."""
+    url = new_database()
+    asyncio.run(upgrade(SERVICE, url=url))
+    monkeypatch.setenv("DB_CONFIG", url)
+    return url
+
+
+def test_models_and_revisions_do_not_drift(url: str) -> None:
+    """`alembic check` finds nothing to do at head."""
+    assert "No new upgrade operations detected" in alembic("check")
+
+
+async def test_the_models_create_what_the_revisions_create(
+    url: str, new_database: NewDatabase
+) -> None:
+    """Columns, defaults, constraints, indexes, functions and triggers are the same."""
+    other = new_database()
+    sessionmanager.init(other)
+    async with sessionmanager.connect() as connection:
+        await sessionmanager.create_all(connection)
+    await sessionmanager.close()
+    assert schema(url) == schema(other)
+    assert len(schema(url)) > 10
+
+
+def test_downgrade_leaves_nothing_and_upgrade_brings_all_back(url: str) -> None:
+    """Every revision can be taken back."""
+    at_head = schema(url)
+    alembic("downgrade", "base")
+    assert schema(url) == set()
+    alembic("upgrade", "head")
+    assert schema(url) == at_head
+
+
+def test_an_automatic_revision_is_empty_at_head(url: str, copy: Path) -> None:
+    """`alembic revision --autogenerate` writes a clean file, which finds nothing to do."""
+    known = set((copy / "migrations" / "versions").glob("*.py"))
+    alembic("revision", "--autogenerate", "-m", "x", folder=copy)
+    (new,) = set((copy / "migrations" / "versions").glob("*.py")) - known
+    source = new.read_text()
+    assert new.name.endswith("_x.py")
+    assert "def upgrade()" in source
+    assert "op." not in source
+    alembic("upgrade", "head", folder=copy)
+
+
+def test_a_change_of_a_model_is_written_as_a_revision(url: str, copy: Path) -> None:
+    """A new column is found, and the revision that adds it can be applied and taken back."""
+    model = copy / "app" / "models" / "user.py"
+    column = "    full_name: Mapped[str] = mapped_column(String(200))\n"
+    source = model.read_text()
+    assert column in source
+    model.write_text(source.replace(column, column + "    nickname: Mapped[str | None]\n"))
+    alembic("revision", "--autogenerate", "-m", "Add a nickname", folder=copy)
+    alembic("upgrade", "head", folder=copy)
+    assert any("nickname" in line for line in schema(url))
+    alembic("downgrade", "-1", folder=copy)
+    assert not any("nickname" in line for line in schema(url))
+
+
+def test_offline_sql_needs_no_database_and_makes_the_same(
+    new_database: NewDatabase, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`alembic upgrade head --sql` with no environment at all; what it prints may be run."""
+    monkeypatch.delenv("DB_CONFIG")
+    script = alembic("upgrade", "head", "--sql")
+    other = new_database()
+    with psycopg.connect(other, autocommit=True) as connection:
+        connection.execute(script.encode())
+    assert schema(other) == schema(url)
+
+
+def alembic(*arguments: str, folder: Path = SERVICE) -> str:
+    """Run the command and return what it prints to standard output."""
+    result = subprocess.run(
+        [sys.executable, "-m", "alembic", *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "Traceback" not in result.stderr
+    return result.stdout
+
+
+def schema(url: str) -> set[str]:
+    """Describe all that a database has of its own, but for Alembic's table, a line each."""
+    with psycopg.connect(url) as connection:
+        rows: list[tuple[Any, ...]] = connection.execute(SCHEMA).fetchall()
+    return {str(row[0]) for row in rows}
+
+
+SCHEMA = """
+WITH tables AS (
+  SELECT oid FROM pg_class
+  WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND relname <> 'alembic_version'
+)
+SELECT format('%s.%s %s %s %s', attrelid::regclass, attname,
+              format_type(atttypid, atttypmod), attnotnull, pg_get_expr(adbin, adrelid))
+FROM pg_attribute LEFT JOIN pg_attrdef ON (adrelid, adnum) = (attrelid, attnum)
+WHERE attrelid IN (TABLE tables) AND attnum > 0 AND NOT attisdropped
+UNION ALL SELECT conname || pg_get_constraintdef(oid) FROM pg_constraint
+WHERE conrelid IN (TABLE tables)
+UNION ALL SELECT pg_get_indexdef(indexrelid) FROM pg_index WHERE indrelid IN (TABLE tables)
+UNION ALL SELECT pg_get_triggerdef(oid) FROM pg_trigger
+WHERE tgrelid IN (TABLE tables) AND NOT tgisinternal
+UNION ALL SELECT pg_get_functiondef(oid) FROM pg_proc WHERE pronamespace = 'public'::regnamespace
+UNION ALL SELECT typname FROM pg_type
+WHERE typnamespace = 'public'::regnamespace AND typtype IN ('e', 'd')
+"""

@@ -1,0 +1,134 @@
+"""A database URL: which driver it means, and what that driver makes of its parameters."""
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlencode
+
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from stillroom.errors import ConfigurationError
+
+ADDRESS = frozenset({"host", "port"})
+"""What SQLAlchemy itself reads from the query part of a URL, several hosts included."""
+
+
+def parse_url(url: str | URL) -> URL:
+    """Return the URL with the driver that will be used, asyncpg unless it names psycopg.
+
+    Raises ConfigurationError, without the password, for what is no URL of PostgreSQL and for
+    parameters that the driver does not have.
+    """
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        msg = (
+            "The database URL cannot be read (it is not shown here: it may hold a password). "
+            "Write postgresql://user:password@host:5432/database, with special characters "
+            "percent-encoded."
+        )
+        raise ConfigurationError(msg) from None
+    drivername = _DRIVERS.get(parsed.drivername)
+    if drivername is None:
+        msg = (
+            f"The database URL starts with {parsed.drivername}://, which Stillroom cannot use. "
+            "Use postgresql:// (the driver is then asyncpg) or postgresql+psycopg://."
+        )
+        raise ConfigurationError(msg)
+    parsed = parsed.set(drivername=drivername)
+    connect_arguments(parsed)
+    return parsed
+
+
+def connect_arguments(url: URL) -> dict[str, Any]:
+    """Return the driver's arguments for the parameters in the URL, host and port apart.
+
+    Raises ConfigurationError for a parameter that the driver does not have, by name: dropped in
+    silence it might have been the one that asked for TLS.
+    """
+    query: dict[str, str] = {}
+    for name, value in url.query.items():
+        if name in ADDRESS:
+            continue
+        if not isinstance(value, str):
+            msg = f"The database URL gives the parameter {name} more than once; give it once."
+            raise ConfigurationError(msg)
+        query[name] = value
+    if url.get_driver_name() == "asyncpg":
+        return _asyncpg_arguments(query)
+    return _psycopg_arguments(query)
+
+
+_DRIVERS = {
+    "postgres": "postgresql+asyncpg",
+    "postgresql": "postgresql+asyncpg",
+    "postgresql+asyncpg": "postgresql+asyncpg",
+    "postgresql+psycopg": "postgresql+psycopg",
+    "postgresql+psycopg_async": "postgresql+psycopg",
+}
+
+# libpq's parameters that asyncpg understands in a DSN; the rest of libpq's has no counterpart.
+# https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
+_ASYNCPG_DSN = frozenset({
+    "gsslib", "krbsrvname", "passfile", "service", "ssl_max_protocol_version",
+    "ssl_min_protocol_version", "sslcert", "sslcrl", "sslkey", "sslmode", "sslnegotiation",
+    "sslpassword", "sslrootcert", "target_session_attrs",
+})  # fmt: skip
+
+# What libpq would do anyway where nothing is said, so saying it asks nothing of asyncpg.
+_HARMLESS = {
+    "channel_binding": {"disable", "prefer"},
+    "client_encoding": {"utf8", "utf-8"},
+    "gssencmode": {"disable", "prefer"},
+    "keepalives": {"1"},
+}
+
+
+def _asyncpg_arguments(query: Mapping[str, str]) -> dict[str, Any]:
+    parameters: dict[str, str] = {}
+    arguments: dict[str, Any] = {"server_settings": parameters}
+    dsn: dict[str, str] = {}
+    refused: list[str] = []
+    for name, value in query.items():
+        if name in _ASYNCPG_DSN:
+            dsn[name] = value
+        elif name == "ssl":
+            dsn["sslmode"] = value
+        elif name == "connect_timeout":
+            arguments["timeout"] = _seconds(name, value)
+        elif name in {"application_name", "options"}:
+            parameters[name] = value
+        elif value.lower() not in _HARMLESS.get(name, ()):
+            refused.append(name)
+    if refused:
+        msg = (
+            f"The database URL has parameters that asyncpg does not know: {', '.join(refused)}. "
+            "Remove them, or use libpq's driver: postgresql+psycopg://"
+        )
+        raise ConfigurationError(msg)
+    if dsn:
+        arguments["dsn"] = "postgresql:///?" + urlencode(dsn)
+    return arguments
+
+
+def _psycopg_arguments(query: Mapping[str, str]) -> dict[str, Any]:
+    try:
+        from psycopg import ProgrammingError  # noqa: PLC0415 - an extra: only its users have it
+        from psycopg.conninfo import make_conninfo  # noqa: PLC0415
+    except ImportError as error:
+        msg = "The database URL asks for psycopg: pip install 'stillroom[psycopg]'"
+        raise ConfigurationError(msg) from error
+    try:
+        make_conninfo(**query)
+    except ProgrammingError as error:
+        msg = f"The database URL has a parameter that libpq refuses: {error}. Remove it."
+        raise ConfigurationError(msg) from error
+    return dict(query)
+
+
+def _seconds(name: str, value: str) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        msg = f"The database URL gives {name}={value}, which is no number of seconds."
+        raise ConfigurationError(msg) from None

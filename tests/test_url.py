@@ -1,0 +1,74 @@
+"""A database URL, its driver and its parameters."""
+
+import pytest
+
+from stillroom.errors import ConfigurationError
+from stillroom.url import parse_url
+
+
+@pytest.mark.parametrize(
+    ("scheme", "driver"),
+    [
+        ("postgres", "asyncpg"),
+        ("postgresql", "asyncpg"),
+        ("postgresql+asyncpg", "asyncpg"),
+        ("postgresql+psycopg", "psycopg"),
+        ("postgresql+psycopg_async", "psycopg"),
+    ],
+)
+def test_a_url_without_a_driver_means_asyncpg(scheme: str, driver: str) -> None:
+    """`postgres://` and `postgresql://` mean asyncpg; psycopg is used where it is named."""
+    assert parse_url(f"{scheme}://user@host/name").get_driver_name() == driver
+
+
+@pytest.mark.parametrize("url", ["sqlite:///x.db", "postgresql+psycopg2://h/d", "mysql://h/d"])
+def test_another_database_or_driver_is_refused_by_name(url: str) -> None:
+    """What Stillroom cannot use is refused, and the message says what to write."""
+    with pytest.raises(ConfigurationError, match=r"cannot use. Use postgresql://"):
+        parse_url(url)
+
+
+@pytest.mark.parametrize("url", ["", "no url", "postgresql://u:secret@host:port/name"])
+def test_what_is_no_url_is_refused_without_being_shown(url: str) -> None:
+    """A broken URL may hold a password: the message does not repeat it."""
+    with pytest.raises(ConfigurationError, match="cannot be read") as refusal:
+        parse_url(url)
+
+    assert "secret" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("name", ["hostaddr", "require_auth", "nonsense", "keepalives_idle"])
+def test_parameters_that_asyncpg_lacks_are_refused_by_name(name: str) -> None:
+    """A parameter of libpq that asyncpg has no word for is not dropped in silence."""
+    with pytest.raises(ConfigurationError, match=rf"asyncpg does not know: {name}\."):
+        parse_url(f"postgresql://host/name?{name}=1")
+
+
+def test_channel_binding_is_refused_only_when_it_is_required() -> None:
+    """What libpq would do anyway asks for nothing; a demand that cannot be met is refused."""
+    parse_url("postgresql://host/name?channel_binding=prefer&gssencmode=disable")
+
+    with pytest.raises(ConfigurationError, match="channel_binding"):
+        parse_url("postgresql://host/name?channel_binding=require")
+
+
+def test_parameters_that_libpq_lacks_are_refused_by_name() -> None:
+    """With psycopg the parameters are libpq's own."""
+    parse_url("postgresql+psycopg://host/name?keepalives_idle=5&sslmode=require")
+
+    with pytest.raises(ConfigurationError, match='invalid connection option "nonsense"'):
+        parse_url("postgresql+psycopg://host/name?nonsense=1")
+
+
+def test_a_parameter_given_twice_is_refused() -> None:
+    """Two values for one parameter are a mistake; several hosts are not."""
+    parse_url("postgresql://user@/name?host=one:5432&host=two:5432")
+
+    with pytest.raises(ConfigurationError, match="connect_timeout more than once"):
+        parse_url("postgresql://host/name?connect_timeout=1&connect_timeout=2")
+
+
+def test_a_timeout_that_is_no_number_is_refused() -> None:
+    """The message says which parameter and which value."""
+    with pytest.raises(ConfigurationError, match="connect_timeout=soon, which is no number"):
+        parse_url("postgresql://host/name?connect_timeout=soon")
