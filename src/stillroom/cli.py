@@ -47,6 +47,6 @@ def dev(
     Ctrl-C, SIGTERM and SIGHUP stop everything in order; the exit code is then 0. It is 1 when a
     part could not be started, or died.
     """
-    from stillroom.development import Options, develop  # noqa: PLC0415  (no other command needs it)
+    from stillroom.development.supervisor import Options, develop  # noqa: PLC0415  (no other command needs it)
 
     develop(Options(Path.cwd(), application, host, port, reload, migrate))

@@ -37,7 +37,7 @@ class Problem:
         """
         content: dict[str, Any] = {
             "type": "about:blank",
-            "title": HTTPStatus(self.status).phrase,
+            "title": phrase(self.status),
             "status": self.status,
             "detail": self.detail,
             "code": self.code,
@@ -49,6 +49,14 @@ class Problem:
 
 INTERNAL_ERROR = Problem(status=500, code="internal_error", detail="The server made a mistake.")
 """A mistake of the program, of which a client learns no more."""
+
+
+def phrase(status: int) -> str:
+    """Return the name of a status as RFC 9110 has it; Python's own differ between its versions.
+
+    https://www.rfc-editor.org/rfc/rfc9110#section-15
+    """
+    return _PHRASES.get(status) or HTTPStatus(status).phrase
 
 
 def problem_of(
@@ -156,6 +164,12 @@ def _diagnostic(error: BaseException, name: str) -> str | None:
     return value if isinstance(value, str) else None
 
 
+_PHRASES = {
+    413: "Content Too Large",
+    414: "URI Too Long",
+    416: "Range Not Satisfiable",
+    422: "Unprocessable Content",
+}
 _UNAVAILABLE = _busy("database_unavailable", "The database cannot be reached; try again later.")
 _BAD_VALUE = Problem(
     status=422, code="bad_value", detail="The database cannot store a value that was sent."

@@ -19,8 +19,8 @@ import pytest
 from psycopg import sql
 from sqlalchemy import make_url
 
-from stillroom.cluster import Cluster
 from stillroom.manager import DatabaseSessionManager
+from stillroom.postgres import Cluster
 from tests.conftest import DRIVERS, NewDatabase
 from tests.laws.app import Base
 

@@ -32,6 +32,16 @@ def test_a_user_who_was_created_is_found_and_listed(client: TestClient) -> None:
     assert (listed.status_code, listed.json()) == (200, [user])
 
 
+def test_psycopg_serves_the_same(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The driver is a word in the URL."""
+    url = database.replace("postgresql://", "postgresql+psycopg://")
+    monkeypatch.setenv("DB_CONFIG", url)
+    with TestClient(init_app()) as client:
+        user = create(client, "ada@example.com")
+        found = client.get("/api/user/get-user", params={"id": user["id"]})
+        assert (found.json(), client.get("/api/user/get-users").json()) == (user, [user])
+
+
 def test_an_id_is_a_uuid_of_version_7_read_with_and_without_dashes(client: TestClient) -> None:
     """RFC 9562: ids are in the order of creation; they are written with dashes."""
     users = [create(client, f"user{number}@example.com") for number in range(20)]

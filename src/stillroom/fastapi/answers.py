@@ -4,7 +4,6 @@ import json
 import logging
 import re
 from dataclasses import replace
-from http import HTTPStatus
 from typing import Any
 from uuid import uuid4
 
@@ -24,6 +23,7 @@ from stillroom.problems import (
     MEDIA_TYPE,
     Problem,
     constraint_of,
+    phrase,
     problem_of,
     sqlstate_of,
 )
@@ -86,12 +86,12 @@ async def _answer_http_exception(_request: Request, error: Exception) -> Respons
     headers = dict(error.headers or {})
     if error.status_code < 400 or error.status_code in {204, 304}:
         return Response(status_code=error.status_code, headers=headers)
-    phrase = HTTPStatus(error.status_code).phrase
+    title = phrase(error.status_code)
     detail: Any = error.detail  # FastAPI's HTTPException takes any JSON
     problem = Problem(
         status=error.status_code,
-        code=_code(phrase),
-        detail=detail if isinstance(detail, str) else phrase,
+        code=_code(title),
+        detail=detail if isinstance(detail, str) else title,
         extra={} if isinstance(detail, str) else {"context": detail},
     )
     return ProblemResponse(problem, headers)
@@ -181,8 +181,8 @@ def _route(scope: Scope) -> str:
     return f"{scope['method']} {path}"
 
 
-def _code(phrase: str) -> str:
-    return re.sub(r"[^a-z]+", "_", phrase.lower()).strip("_")
+def _code(title: str) -> str:
+    return re.sub(r"[^a-z]+", "_", title.lower()).strip("_")
 
 
 def _location(item: dict[str, Any]) -> str:

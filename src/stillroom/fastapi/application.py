@@ -10,6 +10,7 @@ from fastapi.routing import iter_route_contexts
 
 from stillroom.engine import EngineSettings
 from stillroom.fastapi.answers import answer_errors
+from stillroom.fastapi.body import BodyLimit
 from stillroom.fastapi.document import describe_problems
 from stillroom.fastapi.route import (
     SessionDependency,
@@ -19,8 +20,16 @@ from stillroom.fastapi.route import (
 from stillroom.manager import DatabaseSessionManager
 
 
-def install(app: FastAPI, manager: DatabaseSessionManager) -> None:
-    """Answer errors as problems (RFC 9457) and describe them in the OpenAPI document."""
+def install(
+    app: FastAPI, manager: DatabaseSessionManager, *, max_body_size: int | None = None
+) -> None:
+    """Answer errors as problems (RFC 9457) and describe them in the OpenAPI document.
+
+    A body of more than `max_body_size` bytes is refused with 413. FastAPI has a limit of that name
+    too, but answers it in plain text.
+    """
+    if max_body_size is not None:
+        app.add_middleware(BodyLimit, max_size=max_body_size)
     answer_errors(app, manager)
     describe_problems(app)
 

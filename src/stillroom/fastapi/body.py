@@ -9,7 +9,7 @@ class BodyLimit:
 
     It counts what arrives, whatever Content-Length says, and stops reading there. FastAPI's own
     `max_body_size` answers in plain text when Content-Length is too large; this one's 413 is a
-    problem like every other error: ``FastAPI(middleware=[Middleware(BodyLimit, max_size=65536)])``.
+    problem like every other error.
     """
 
     def __init__(self, app: ASGIApp, max_size: int) -> None:

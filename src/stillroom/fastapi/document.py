@@ -1,11 +1,10 @@
 """Problems in the OpenAPI document, in place of FastAPI's own description of a 422."""
 
-from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI
 
-from stillroom.problems import MEDIA_TYPE
+from stillroom.problems import MEDIA_TYPE, phrase
 
 
 def describe_problems(app: FastAPI) -> None:
@@ -15,13 +14,15 @@ def describe_problems(app: FastAPI) -> None:
     its description and gets the schema of a problem where it has no content of its own.
     """
     generate = app.openapi
+    described: dict[str, Any] | None = None
 
     def openapi() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            document = generate()
+        nonlocal described
+        document = generate()
+        if document is not described:  # it is a new one after a new route
             _describe(document)
-            app.openapi_schema = document
-        return app.openapi_schema
+            described = document
+        return document
 
     app.openapi = openapi  # type: ignore[method-assign]
 
@@ -54,7 +55,7 @@ def _describe_operation(method: str, operation: dict[str, Any]) -> None:
     if method not in {"get", "head", "options"}:
         statuses.add(409)
     for status in sorted(statuses):
-        responses.setdefault(str(status), {"description": HTTPStatus(status).phrase})
+        responses.setdefault(str(status), {"description": phrase(status)})
     for key, response in responses.items():
         if key.isdigit() and int(key) >= 400:
             response.setdefault("content", {MEDIA_TYPE: {"schema": {"$ref": _SCHEMA}}})

@@ -12,12 +12,13 @@ import shlex
 import signal
 import socket
 import sys
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
+from stillroom.development.child import Child
 from stillroom.errors import ConfigurationError, StillroomError
 from stillroom.postgres import (
     Cluster,
@@ -28,9 +29,8 @@ from stillroom.postgres import (
     running,
     with_asyncpg,
 )
-from stillroom.watchdog import how_it_ended
+from stillroom.postgres.watchdog import how_it_ended
 
-_STOP_SECONDS = 6  # a worker ends itself after four, whatever hangs in it
 _BACKLOG = 2048
 
 
@@ -69,7 +69,7 @@ class _Supervisor:
         self._environ = dict(os.environ)
         self._tasks: dict[str, asyncio.Task[Any]] = {}
         self._cluster: Cluster | None = None
-        self._worker: _Child | None = None
+        self._worker: Child | None = None
         self._database_ready = False
         self._addresses_said = False
 
@@ -95,7 +95,7 @@ class _Supervisor:
         await self._start_worker()
         self._expect("database", self._prepare_database())
         if self._options.reload:
-            from stillroom.changes import changes  # noqa: PLC0415  (the worker starts meanwhile)
+            from stillroom.development.changes import changes  # noqa: PLC0415  (the worker starts meanwhile)
 
             self._changes = changes(self._folder)
             self._expect("change", anext(self._changes))
@@ -134,7 +134,7 @@ class _Supervisor:
     async def _start_worker(self) -> None:
         number = self._listener.fileno()
         arguments = ["serve", self._options.application, str(number)]
-        self._worker = await _Child.start(self._folder, self._environ, arguments, [number])
+        self._worker = await Child.start(self._folder, self._environ, arguments, [number])
         self._expect("worker", self._worker.process.wait())
         self._expect("serving", self._worker.serving())
         if self._database_ready:
@@ -162,7 +162,7 @@ class _Supervisor:
             await self._migrate()
 
     async def _migrate(self) -> None:
-        child = await _Child.start(self._folder, self._environ, ["migrate"])
+        child = await Child.start(self._folder, self._environ, ["migrate"])
         try:
             code = await child.process.wait()
         finally:
@@ -204,55 +204,6 @@ class _Supervisor:
         await self._withdraw("database", "change")
         await self._stop_worker()
         await self._withdraw(*self._tasks)
-
-
-class _Child:
-    """A process of `stillroom.worker`, and the supervisor's end of its socket."""
-
-    def __init__(self, process: asyncio.subprocess.Process, control: socket.socket) -> None:
-        self.process = process
-        self._control = control
-
-    @classmethod
-    async def start(
-        cls,
-        folder: Path,
-        environ: Mapping[str, str],
-        arguments: list[str],
-        descriptors: list[int] | None = None,
-    ) -> "_Child":
-        control, theirs = socket.socketpair()
-        control.setblocking(False)
-        with theirs:
-            number = theirs.fileno()
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "stillroom.worker", str(number), *arguments),
-                cwd=folder,
-                env=environ,
-                pass_fds=[number, *(descriptors or [])],
-            )
-        return cls(process, control)
-
-    def permit(self) -> None:
-        """Let it serve."""
-        with contextlib.suppress(BrokenPipeError):  # it has ended: that is noticed by itself
-            self._control.send(b"s")
-
-    async def serving(self) -> bool:
-        """Wait until it serves; False when it has ended before."""
-        with contextlib.suppress(ConnectionResetError):
-            return bool(await asyncio.get_running_loop().sock_recv(self._control, 1))
-        return False
-
-    async def stop(self) -> None:
-        """Ask it to end, let requests end, and wait; kill it when it does not."""
-        self._control.close()
-        try:
-            async with asyncio.timeout(_STOP_SECONDS):
-                await self.process.wait()
-        except TimeoutError:
-            self.process.kill()
-            await self.process.wait()
 
 
 async def _stop_signal() -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from stillroom.cluster import Cluster, temporary_cluster
 from stillroom.errors import ConfigurationError
-from stillroom.postmaster import Server, running
+from stillroom.postgres.cluster import Cluster, temporary_cluster
+from stillroom.postgres.postmaster import Server, running
 
 __all__ = [
     "Cluster",

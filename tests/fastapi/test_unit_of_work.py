@@ -447,3 +447,15 @@ async def test_what_is_used_of_fastapi_is_there(app: FastAPI, client: httpx2.Asy
         isinstance(dependency.call, SessionDependency)
         for dependency in context.dependant.dependencies
     )
+
+
+async def test_the_document_follows_a_route_that_comes_later(app: FastAPI) -> None:
+    """A route that is added after the document was made stands in the next one, described."""
+    assert "/late" not in app.openapi()["paths"]
+
+    @app.put("/late")
+    async def late() -> None:
+        return None
+
+    assert "409" in app.openapi()["paths"]["/late"]["put"]["responses"]
+    assert app.openapi() is app.openapi()

@@ -5,9 +5,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from stillroom.binaries import VARIABLE, Programs, User
 from stillroom.errors import PostgresStartError
-from stillroom.postmaster import find_postmaster
+from stillroom.postgres.binaries import VARIABLE, Programs, User
+from stillroom.postgres.postmaster import find_postmaster
 
 _NOBODY = User(65534, 65534)  # initdb wants a user with a name; this one has one everywhere
 

@@ -1,7 +1,7 @@
 """The processes that `stillroom dev` starts: the application's server, and its migrations.
 
-    python -m stillroom.worker CONTROL serve APPLICATION LISTENER
-    python -m stillroom.worker CONTROL migrate
+    python -m stillroom.development.worker CONTROL serve APPLICATION LISTENER
+    python -m stillroom.development.worker CONTROL migrate
 
 CONTROL and LISTENER are open sockets, by number. The other end of CONTROL is the supervisor's
 alone: it sends a byte when the server may serve, gets one when it does, and closes it to stop the

@@ -18,11 +18,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
-from stillroom.binaries import Programs, User, executable_by, find_programs
-from stillroom.datafolder import initdb_options, is_cluster, lock, refuse_another_major, server_user
 from stillroom.errors import PostgresStartError
-from stillroom.postmaster import PORT, SUPERUSER, Server, find_postmaster, running
-from stillroom.watchdog import Watchdog, how_it_ended
+from stillroom.postgres.binaries import Programs, User, executable_by, find_programs
+from stillroom.postgres.datafolder import (
+    initdb_options,
+    is_cluster,
+    lock,
+    refuse_another_major,
+    server_user,
+)
+from stillroom.postgres.postmaster import PORT, SUPERUSER, Server, find_postmaster, running
+from stillroom.postgres.watchdog import Watchdog, how_it_ended
 
 TEMPORARY_SETTINGS: Mapping[str, str] = {
     "fsync": "off",
@@ -206,7 +212,8 @@ class Cluster:
         )
         locked = self._held.enter_context(contextlib.ExitStack())  # until the watchdog has ended
         self._held.callback(watchdog.close)
-        self._launched = _Launched(programs, user, watchdog, Server(0, socket_folder))
+        server = Server(0, socket_folder, int(self._settings.get("port", PORT)))
+        self._launched = _Launched(programs, user, watchdog, server)
         for folder in new:
             self._initialise(folder)
         refuse_another_major(self.data, programs)
@@ -244,7 +251,7 @@ class Cluster:
         parts = self._parts
         settings = {
             "listen_addresses": "",
-            "port": str(PORT),
+            "port": str(parts.server.port),
             "unix_socket_directories": str(parts.server.socket_folder),
             "unix_socket_permissions": "0700",
             **_notice_lost_clients(parts.programs.major),

@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from stillroom.binaries import User
+from stillroom.postgres.binaries import User
 
 # The server says its pid (standard output is the pipe) before anything can happen to it or to its
 # owner; standard error is its log.

@@ -1,0 +1,1 @@
+"""The development server: `supervisor` owns the database and the `worker` that serves."""
