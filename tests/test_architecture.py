@@ -16,7 +16,7 @@ PARTS = {
     "errors": ["errors"],
     "model": ["model"],
     "postgres": ["postgres"],
-    "manager": ["engine", "manager", "transaction", "url"],
+    "manager": ["engine", "manager", "session", "url"],
     "migrations": ["migrations"],
     "problems": ["problems"],
     "json": ["json"],
@@ -144,7 +144,7 @@ def test_importing_the_package_costs_nothing() -> None:
     ("source", "imported"),
     [
         ("import sqlalchemy.orm", "sqlalchemy.orm"),
-        ("from stillroom import transaction", "stillroom.transaction"),
+        ("from stillroom import session", "stillroom.session"),
         ("from stillroom.fastapi import install", "stillroom.fastapi"),
         ("def f():\n    from .manager import x", "stillroom.manager"),
     ],

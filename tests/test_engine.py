@@ -14,6 +14,16 @@ from stillroom.errors import ConfigurationError, DatabaseUnavailableError, Uncom
 from stillroom.url import parse_url
 
 
+@pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize(
+    "name", ["pool_timeout", "connect_timeout", "recycle_after", "ping_after", "statement_timeout"]
+)
+def test_a_time_that_is_none_is_refused(name: str, value: float) -> None:
+    """A negative or endless time is a mistake that would show at the worst moment."""
+    with pytest.raises(ConfigurationError, match=f"{name} is {value}; it is a time in seconds"):
+        EngineSettings(**{name: value})  # type: ignore[arg-type]
+
+
 def test_an_empty_pool_is_refused() -> None:
     """A pool of no connections could never answer."""
     with pytest.raises(ConfigurationError, match="at least one connection"):

@@ -3,20 +3,23 @@
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
 import anyio
+import psycopg
 import pytest
 from sqlalchemy import MetaData, String, text
 from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from stillroom import transaction
+from stillroom import session as session_module
 from stillroom.engine import EngineSettings
 from stillroom.errors import ConfigurationError, LifecycleError, UnknownOutcomeError
 from stillroom.manager import DatabaseSessionManager
 from stillroom.model import Model
 from tests.conftest import NewDatabase
+from tests.processes import eventually
 
 
 class Base(Model, DeclarativeBase):
@@ -72,7 +75,9 @@ def test_init_twice_is_refused_without_the_password() -> None:
     manager = DatabaseSessionManager()
     manager.init("postgresql://user:secret@host/one")
 
-    with pytest.raises(LifecycleError, match=r"open already, on .*\*\*\*.*close\(\)") as error:
+    with pytest.raises(
+        LifecycleError, match=r"open already, on postgresql\+asyncpg://host/one"
+    ) as error:
         manager.init("postgresql://user@host/two")
 
     assert "secret" not in f"{error.value} {manager!r} {manager}"
@@ -332,13 +337,13 @@ async def test_a_commit_that_hangs_is_an_unknown_outcome(manager: DatabaseSessio
     """After the deadline the slot is free and the error says so; the COMMIT runs to its end."""
     await make_commits_slow(manager, 3)
 
-    with pytest.raises(UnknownOutcomeError, match="not answered a COMMIT within 1 s"):
+    with pytest.raises(UnknownOutcomeError, match="not answered a COMMIT in time"):
         async with manager.begin() as session:
             await Jar.create(session, name="who knows")
 
     await nothing_left(manager)
     assert await names(manager) == set()
-    await asyncio.gather(*transaction._endings)
+    await asyncio.gather(*session_module._endings)
     assert await names(manager) == {"who knows"}
     await manager.close()
 
@@ -360,6 +365,130 @@ async def test_a_cancellation_in_clean_up_loses_no_connection(
     assert await names(manager) == set()
     await nothing_left(manager)
     await manager.close()
+
+
+async def test_a_commit_of_the_sessions_user_runs_to_its_end_too(
+    manager: DatabaseSessionManager,
+) -> None:
+    """A deadline of the user's own does not cut a COMMIT that was sent."""
+    await make_commits_slow(manager, 0.6)
+
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.3), manager.session() as session:
+            await Jar.create(session, name="by hand")
+            await session.commit()
+
+    assert await names(manager) == {"by hand"}
+    await nothing_left(manager)
+    await manager.close()
+
+
+async def test_no_limit_is_no_limit(driver_url: str) -> None:
+    """A statement timeout of 0 leaves COMMIT and ROLLBACK all the time they need."""
+    manager = DatabaseSessionManager(Base.metadata)
+    manager.init(driver_url, settings=EngineSettings(statement_timeout=0))
+    async with manager.connect() as connection:
+        await manager.create_all(connection)
+    await make_commits_slow(manager, 0.3)
+
+    async with manager.begin() as session:
+        await Jar.create(session, name="slow")
+
+    assert await names(manager) == {"slow"}
+    await manager.close()
+
+
+async def test_a_connection_that_is_lost_at_commit_is_an_unknown_outcome(
+    manager: DatabaseSessionManager,
+) -> None:
+    """COMMIT was sent and nothing came back: that is not "try again later"."""
+    await make_commits_slow(manager, 30)
+
+    async def cut() -> None:
+        query = text(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'COMMIT%' "
+            "AND datname = current_database() AND state = 'active'"
+        )
+        with anyio.fail_after(5):
+            while True:
+                async with manager.session() as session:
+                    if (await session.execute(query)).all():
+                        return
+                await asyncio.sleep(0.01)
+
+    cutting = asyncio.create_task(cut())
+    with pytest.raises(UnknownOutcomeError):
+        async with manager.begin() as session:
+            await Jar.create(session, name="cut off")
+    await cutting
+    await manager.close()
+
+
+async def test_a_session_that_ends_while_a_task_still_uses_it_harms_nobody(
+    manager: DatabaseSessionManager,
+) -> None:
+    """A forgotten task loses its connection; the next ones to come get a whole one."""
+    for _ in range(5):
+        async with manager.session() as session:
+            await Jar.create(session, name="never")
+            query = text("SELECT pg_sleep(0.3)")
+            forgotten = asyncio.create_task(session.execute(query))
+            await asyncio.sleep(0.05)
+        for _ in range(5):
+            assert await names(manager) == set()
+        await asyncio.wait({forgotten})
+        forgotten.exception()  # asyncpg has lost its connection, psycopg was waited for
+
+    await nothing_left(manager)
+    await manager.close()
+
+
+async def test_a_connection_in_use_is_closed_on_its_return(
+    manager: DatabaseSessionManager, database_url: str
+) -> None:
+    """close() does not wait for it, and leaves nothing behind."""
+    async with manager.session() as session:
+        await session.execute(text("SELECT 1"))
+        await manager.close()
+
+    with psycopg.connect(database_url) as other:
+        assert eventually(lambda: connections(other) == 1)
+
+
+def connections(connection: psycopg.Connection[Any]) -> int:
+    """Count the connections to this database."""
+    query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+    row = connection.execute(query).fetchone()
+    connection.rollback()
+    return int(row[0]) if row else 0
+
+
+@pytest.mark.parametrize(
+    "options", [{"isolation_level": "AUTOCOMMIT"}, {"postgresql_readonly": False}]
+)
+async def test_a_read_session_cannot_be_made_to_write(
+    manager: DatabaseSessionManager, options: dict[str, Any]
+) -> None:
+    """An option of the connection does not lift the READ ONLY."""
+    async with manager.session(read_only=True) as session:
+        with pytest.raises(ConfigurationError, match="cannot be made to write"):
+            await session.connection(execution_options=options)
+    await manager.close()
+
+
+def test_nothing_secret_is_shown(tmp_path: Path) -> None:
+    """A password in the query part is not in a repr or a message either."""
+    key = tmp_path / "key"
+    key.touch()
+    for url in (
+        "postgresql+psycopg:///db?user=u&password=topsecret",
+        f"postgresql://u@h/db?sslmode=verify-full&sslkey={key}&sslpassword=topsecret",
+    ):
+        manager = DatabaseSessionManager()
+        manager.init(url)
+        with pytest.raises(LifecycleError) as error:
+            manager.init(url)
+        assert "topsecret" not in f"{manager!r} {error.value}"
 
 
 async def cancel(work: Callable[[], Coroutine[Any, Any, None]], by: str, *, after: float) -> None:

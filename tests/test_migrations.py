@@ -114,15 +114,17 @@ def test_the_command_does_what_it_does_everywhere(folder: Path, database_url: st
 def test_offline_sql_needs_no_database_and_sets_the_lock_timeout(folder: Path) -> None:
     """`--sql` prints a script that somebody else may run; no URL is asked for."""
     (folder / "migrations" / "versions" / "one.py").write_text(
-        "from alembic import op\nrevision = '1'\ndown_revision = None\n"
-        "def upgrade(): op.execute('CREATE TABLE offline (id int)')\n"
+        "import sqlalchemy as sa\nfrom alembic import op\n"
+        "revision = '1'\ndown_revision = None\n"
+        "def upgrade(): "
+        "op.create_table('offline', sa.Column('rate', sa.Text, server_default='100%'))\n"
     )
 
     answer = alembic(folder, "no url at all", "upgrade", "head", "--sql")
 
     assert answer.returncode == 0, answer.stderr
     assert answer.stdout.startswith("SET lock_timeout = '5s';")
-    assert "CREATE TABLE offline" in answer.stdout
+    assert "DEFAULT '100%'" in answer.stdout
 
 
 async def test_upgrade_from_a_running_loop(

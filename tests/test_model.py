@@ -100,6 +100,25 @@ def test_two_bases_have_metadata_of_their_own() -> None:
     assert Given.metadata.schema == "given"
 
 
+def test_a_base_in_the_wrong_order_is_refused() -> None:
+    """Without its naming convention, migrations could not drop what has no name."""
+    with pytest.raises(TypeError, match=r"class Wrong\(Model, DeclarativeBase\): Model stands"):
+        type("Wrong", (DeclarativeBase, Model), {})
+
+
+def test_a_mapper_with_arguments_of_its_own_keeps_the_defaults() -> None:
+    """What the database fills in is read back there too."""
+
+    class Animal(Base):
+        __tablename__ = "animals"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        kind: Mapped[str]
+        __mapper_args__ = {"polymorphic_on": "kind"}  # noqa: RUF012
+
+    assert Animal.__mapper__.eager_defaults is True
+    Base.metadata.remove(Base.metadata.tables["animals"])
+
+
 async def test_create_returns_the_row_with_what_the_database_filled_in(
     manager: DatabaseSessionManager,
 ) -> None:
@@ -156,8 +175,10 @@ async def test_what_is_no_uuid_is_nobodys(manager: DatabaseSessionManager, value
 
 
 @pytest.mark.parametrize(
-    "value", ["", "one", "\0", None, 2**31, -(2**31) - 1, "9" * 5000, [], 1.5, True]
-)
+    "value",
+    ["1.0", "\u0667", b"7", float("inf"), "", "one", "\0", None, 2**31, -(2**31) - 1, "9" * 5000,
+     [], 1.5, True],
+)  # fmt: skip
 async def test_what_is_no_integer_of_the_column_is_nobodys(
     manager: DatabaseSessionManager, value: object
 ) -> None:

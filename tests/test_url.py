@@ -68,6 +68,31 @@ def test_a_parameter_given_twice_is_refused() -> None:
         parse_url("postgresql://host/name?connect_timeout=1&connect_timeout=2")
 
 
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("sslmode=bogus", "sslmode=bogus; it is one of allow, disable"),
+        ("ssl=true", "sslmode=true; it is one of"),
+        ("target_session_attrs=any-time", "it is one of any, prefer-standby"),
+        ("sslrootcert=/nowhere/root.crt", "there is no such file"),
+        ("connect_timeout=0", "which is no number of seconds"),
+        ("connect_timeout=nan", "which is no number of seconds"),
+    ],
+)
+def test_a_value_that_could_never_work_is_refused_at_once(query: str, message: str) -> None:
+    """It would fail at the first connection only, and look like a database that is away."""
+    with pytest.raises(ConfigurationError, match=message):
+        parse_url(f"postgresql://host/name?{query}")
+
+
+def test_an_at_sign_in_a_password_is_not_taken_for_the_host() -> None:
+    """What stands behind it may be a part of the password: it is refused, and not shown."""
+    with pytest.raises(ConfigurationError, match=r"two @.*%40") as refusal:
+        parse_url("postgresql://user:p@zz@host/name")
+
+    assert "zz" not in str(refusal.value)
+
+
 def test_a_timeout_that_is_no_number_is_refused() -> None:
     """The message says which parameter and which value."""
     with pytest.raises(ConfigurationError, match="connect_timeout=soon, which is no number"):

@@ -1,9 +1,11 @@
 """An engine with settings that are right for a service, and a pool that can be relied on."""
 
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakSet
 
 from sqlalchemy import URL, Connection, Dialect, event
 from sqlalchemy.engine import Engine, ExceptionContext
@@ -22,8 +24,9 @@ from stillroom.url import ADDRESS, connect_arguments
 
 @dataclass(frozen=True, kw_only=True)
 class EngineSettings:
-    """Hold what a service asks of its connections; times are in seconds, 0 is no limit.
+    """Hold what a service asks of its connections; times are in seconds.
 
+    A `statement_timeout`, `lock_timeout` or `client_check_interval` of 0 is none, as in PostgreSQL.
     The pool is fixed: overflow connections would be closed on return and opened anew under load,
     which costs half of the throughput. A connection that lay unused for longer than `ping_after`
     is pinged before it is handed out, so a restart of an idle database fails no request, and a
@@ -41,10 +44,14 @@ class EngineSettings:
     application_name: str = "stillroom"
 
     def __post_init__(self) -> None:
-        """Refuse a pool that could never hand out a connection."""
+        """Refuse what could not work: a pool of no connections, a time that is none."""
         if self.pool_size < 1:
             msg = f"pool_size is {self.pool_size}; a pool needs at least one connection"
             raise ConfigurationError(msg)
+        for name in ("pool_timeout", "connect_timeout", "recycle_after"):
+            _require(name, getattr(self, name), getattr(self, name) > 0, "above 0")
+        for name in ("ping_after", "statement_timeout", "lock_timeout", "client_check_interval"):
+            _require(name, getattr(self, name), getattr(self, name) >= 0, "0 or more")
 
     @property
     def parameters(self) -> dict[str, str]:
@@ -58,6 +65,12 @@ class EngineSettings:
             "lock_timeout": f"{self.lock_timeout * 1000:.0f}",
             "client_connection_check_interval": f"{self.client_check_interval * 1000:.0f}",
         }
+
+
+def _require(name: str, value: float, holds: bool, what: str) -> None:
+    if not holds or not math.isfinite(value):
+        msg = f"{name} is {value}; it is a time in seconds, {what}"
+        raise ConfigurationError(msg)
 
 
 def create_engine(url: URL, settings: EngineSettings, **options: Any) -> AsyncEngine:
@@ -79,10 +92,37 @@ def create_engine(url: URL, settings: EngineSettings, **options: Any) -> AsyncEn
         defaults = {name: defaults[name] for name in ("connect_args", "hide_parameters")}
     engine = create_async_engine(bare, **{**defaults, **options})
     event.listen(engine.sync_engine, "do_connect", _connect)
+    _take_back_only_what_is_whole(engine.sync_engine)
     _ping_when_idle(engine.sync_engine, settings.ping_after)
     _leave_the_access_mode_open(engine.sync_engine)
     _refuse_lost_commit(engine.sync_engine)
     return engine
+
+
+def read_only(engine: AsyncEngine) -> AsyncEngine:
+    """Return the engine with transactions that PostgreSQL holds to reading, on the same pool.
+
+    An option of a connection that would lift this is refused with ConfigurationError.
+    """
+    reading = engine.execution_options(postgresql_readonly=True)
+    event.listen(reading.sync_engine, "set_connection_execution_options", _refuse_to_write)
+    return reading
+
+
+async def retire(engine: AsyncEngine) -> None:
+    """Close the pool; a connection that is in use is closed on its return."""
+    _retired.add(engine.sync_engine)
+    await engine.dispose()
+
+
+def _refuse_to_write(_connection: Connection, options: Mapping[str, Any]) -> None:
+    writes = options.get("postgresql_readonly") is False
+    if writes or options.get("isolation_level") == "AUTOCOMMIT":
+        msg = (
+            "A read session cannot be made to write, nor to AUTOCOMMIT, which ends READ ONLY. Say "
+            "@unit_of_work(read_only=False) of the view, or open a write session."
+        )
+        raise ConfigurationError(msg)
 
 
 def _connect_arguments(url: URL, settings: EngineSettings) -> dict[str, Any]:
@@ -118,6 +158,23 @@ def _connect(
             f"{type(error).__name__}: {error}"
         )
         raise DatabaseUnavailableError(msg) from error
+
+
+def _take_back_only_what_is_whole(engine: Engine) -> None:
+    # A session that ended while a task of its user still ran a statement leaves a transaction open:
+    # the rollback fails, SQLAlchemy passes over that, and the next one to use it would be stuck.
+    def check(connection: Any, record: ConnectionPoolEntry) -> None:
+        if connection is not None and (engine in _retired or _in_transaction(record)):
+            record.invalidate()
+
+    event.listen(engine, "checkin", check)
+
+
+def _in_transaction(record: ConnectionPoolEntry) -> bool:
+    driver_connection: Any = record.driver_connection
+    if hasattr(driver_connection, "is_in_transaction"):  # asyncpg
+        return bool(driver_connection.is_in_transaction())
+    return bool(driver_connection.info.transaction_status)  # psycopg: IDLE is 0
 
 
 def _ping_when_idle(engine: Engine, ping_after: float) -> None:
@@ -181,3 +238,5 @@ def _refuse_lost_commit(engine: Engine) -> None:
 
 
 _FAILED = "stillroom.failed"
+
+_retired: WeakSet[Engine] = WeakSet()

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from sqlalchemy import URL, MetaData
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker
 
-from stillroom import transaction
-from stillroom.engine import EngineSettings, create_engine
+from stillroom.engine import EngineSettings, create_engine, read_only, retire
 from stillroom.errors import LifecycleError
-from stillroom.url import parse_url
+from stillroom.session import TIMEOUT, ServiceSession
+from stillroom.url import parse_url, show_url
 
 
 class DatabaseSessionManager:
@@ -44,7 +44,7 @@ class DatabaseSessionManager:
         """
         if self._opened is not None:
             msg = (
-                f"The session manager is open already, on {self._opened.url!r}. "
+                f"The session manager is open already, on {show_url(self._opened.url)}. "
                 "Await close() before init() is called again."
             )
             raise LifecycleError(msg)
@@ -65,11 +65,11 @@ class DatabaseSessionManager:
         engines, self._engines = self._engines, {}
         for loop, of_loop in engines.items():
             if loop is asyncio.get_running_loop():
-                await of_loop.guard.aclose()
+                await of_loop.close()
             elif loop.is_running():
-                closing = asyncio.run_coroutine_threadsafe(of_loop.dispose(), loop)
+                closing = asyncio.run_coroutine_threadsafe(of_loop.close(), loop)
                 await asyncio.wrap_future(closing)
-            # A loop that stands still closes its pools itself when it is run or shut down.
+            # A loop that stands still closes its pools itself, when it is run again or shut down.
 
     @property
     def is_open(self) -> bool:
@@ -95,12 +95,8 @@ class DatabaseSessionManager:
     @asynccontextmanager
     async def session(self, *, read_only: bool = False) -> AsyncGenerator[AsyncSession]:
         """Give a session that is rolled back at the end, unless its user has committed."""
-        timeout = self.settings.statement_timeout
-        session = self.new_session(read_only=read_only)
-        try:
+        async with self.new_session(read_only=read_only) as session:
             yield session
-        finally:
-            await transaction.close(session, timeout=timeout)
 
     @asynccontextmanager
     async def begin(self) -> AsyncGenerator[AsyncSession]:
@@ -108,16 +104,16 @@ class DatabaseSessionManager:
 
         Raises UnknownOutcomeError when the COMMIT is not answered in time.
         """
-        timeout = self.settings.statement_timeout
         async with self.session() as session:
             yield session
-            await transaction.commit(session, timeout=timeout)
+            await session.commit()
 
     def new_session(self, *, read_only: bool = False) -> AsyncSession:
         """Make a session that its user closes; it takes a connection at its first statement.
 
-        A read-only one is held to it by PostgreSQL itself: its transactions are READ ONLY. A
-        closed session refuses work instead of beginning anew.
+        A read-only one is held to it by PostgreSQL itself: its transactions are READ ONLY, and
+        only a statement that says SET TRANSACTION READ WRITE, first of all, is obeyed. A closed
+        session refuses work instead of beginning anew.
         """
         engines = self._of_this_loop()
         return (engines.read_sessions if read_only else engines.write_sessions)()
@@ -131,9 +127,9 @@ class DatabaseSessionManager:
         await connection.run_sync(self._require_metadata().drop_all)
 
     def __repr__(self) -> str:
-        """Show the URL without its password."""
+        """Show where the database is, and nothing that may be secret."""
         state = "closed" if self._closed else "not open"
-        return f"<DatabaseSessionManager {self._opened.url if self._opened else state}>"
+        return f"<DatabaseSessionManager {show_url(self._opened.url) if self._opened else state}>"
 
     def _require_open(self) -> "_Opened":
         if self._opened is None:
@@ -176,8 +172,8 @@ class _Opened:
 class _Engines:
     write: AsyncEngine
     read: AsyncEngine
-    write_sessions: async_sessionmaker[AsyncSession]
-    read_sessions: async_sessionmaker[AsyncSession]
+    write_sessions: async_sessionmaker[ServiceSession]
+    read_sessions: async_sessionmaker[ServiceSession]
     guard: AsyncGenerator[None]
 
     @classmethod
@@ -186,20 +182,23 @@ class _Engines:
         replica = write
         if opened.read_url is not None:
             replica = create_engine(opened.read_url, opened.settings)
-        read = replica.execution_options(postgresql_readonly=True)
+        read = read_only(replica)
         guard = _dispose_with_loop(write, replica)
-        return cls(write, read, _sessions(write), _sessions(read), guard)
+        timeout = opened.settings.statement_timeout
+        sessions = _sessions(write, timeout), _sessions(read, timeout)
+        return cls(write, read, *sessions, guard)
 
-    async def dispose(self) -> None:
+    async def close(self) -> None:
         await self.guard.aclose()
 
 
-def _sessions(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:
+def _sessions(engine: AsyncEngine, timeout: float) -> async_sessionmaker[ServiceSession]:
     return async_sessionmaker(
         engine,
+        class_=ServiceSession,
         expire_on_commit=False,
         close_resets_only=False,
-        sync_session_class=transaction.TrackedSession,
+        info={TIMEOUT: timeout},
     )
 
 
@@ -209,7 +208,7 @@ def _dispose_with_loop(*engines: AsyncEngine) -> AsyncGenerator[None]:
             yield
         finally:
             for engine in engines:
-                await engine.dispose()
+                await retire(engine)
 
     # A loop closes the asynchronous generators that were started in it before it ends
     # (loop.shutdown_asyncgens, which asyncio.run, anyio, uvicorn and pytest-asyncio await): the

@@ -27,22 +27,28 @@ https://www.postgresql.org/docs/current/runtime-config-client.html#GUC-LOCK-TIME
 """
 
 
-def run_environment(metadata: MetaData, url: Callable[[], str]) -> None:
+def run_environment(metadata: MetaData, url: Callable[[], str], **options: Any) -> None:
     """Run the migrations that the `alembic` command, or `upgrade`, asks for.
 
     This is all that an env.py has to call. The URL never passes through an ini file, so a "%" in
     a password is no trouble; with ``--sql`` no URL is needed. Each revision is a transaction.
+    `options` go to Alembic's context.configure and win over what is chosen here.
     """
+    options = {**_options(metadata), **options}
     if context.config.cmd_opts is not None:
         _log_to_stderr()
     if context.is_offline_mode():
-        context.configure(dialect_name="postgresql", literal_binds=True, **_options(metadata))
+        # Without a style of its own the script would have each "%" doubled, for a driver.
+        style = {"paramstyle": "named"}
+        context.configure(
+            dialect_name="postgresql", literal_binds=True, dialect_opts=style, **options
+        )
         context.execute(f"SET lock_timeout = '{LOCK_TIMEOUT:g}s'")
         with context.begin_transaction():
             context.run_migrations()
     else:
         address = context.config.attributes.get("url") or url()
-        _complete(_migrate(address, metadata))
+        _complete(_migrate(address, options))
 
 
 async def upgrade(folder: Path, revision: str = "head", *, url: str | None = None) -> None:
@@ -76,7 +82,14 @@ def _log_to_stderr() -> None:
 
 
 def _options(metadata: MetaData) -> dict[str, Any]:
+    schemas = {table.schema for table in metadata.tables.values()}
+
+    def is_ours(name: str | None, kind: str, _parents: object) -> bool:
+        return kind != "schema" or name is None or name in schemas
+
     return {
+        "include_schemas": schemas != {None},
+        "include_name": is_ours,
         "target_metadata": metadata,
         "transaction_per_migration": True,
         "compare_server_default": True,
@@ -96,18 +109,18 @@ def _complete(work: Coroutine[Any, Any, None]) -> None:
             executor.submit(asyncio.run, work).result()
 
 
-async def _migrate(url: str, metadata: MetaData) -> None:
+async def _migrate(url: str, options: dict[str, Any]) -> None:
     settings = EngineSettings(statement_timeout=0, lock_timeout=LOCK_TIMEOUT)
     engine = create_engine(parse_url(url), settings, poolclass=NullPool)
     try:
         async with engine.connect() as connection:
-            await connection.run_sync(_run_migrations, metadata)
+            await connection.run_sync(_run_migrations, options)
     finally:
         await engine.dispose()
 
 
-def _run_migrations(connection: Connection, metadata: MetaData) -> None:
-    context.configure(connection=connection, **_options(metadata))
+def _run_migrations(connection: Connection, options: dict[str, Any]) -> None:
+    context.configure(connection=connection, **options)
     with context.begin_transaction():
         context.run_migrations()
 

@@ -1,12 +1,13 @@
 """The declarative base: names for constraints, and the queries that every model has."""
 
-from collections.abc import AsyncIterator, Sequence
-from typing import Any, ClassVar, Self
+import re
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any, ClassVar, Self, cast
 from uuid import UUID
 
 from sqlalchemy import BigInteger, Column, Integer, MetaData, SmallInteger, inspect, select
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.orm import DeclarativeBase, DeclarativeBaseNoMeta
 
 NAMING_CONVENTION = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -30,16 +31,23 @@ class Model:
     """
 
     metadata: ClassVar[MetaData]
-    __mapper_args__ = {"eager_defaults": True}  # noqa: RUF012 - SQLAlchemy wants a plain dict
+    __mapper_args__: Any = {"eager_defaults": True}
 
     def __init_subclass__(cls, **arguments: Any) -> None:
-        """Name the constraints of a new declarative base."""
-        if DeclarativeBase in cls.__bases__ and "metadata" not in vars(cls):
+        """Name the constraints of a new declarative base; keep the defaults of a model's mapper."""
+        bases = [base for base in cls.__bases__ if base in _DECLARATIVE_BASES]
+        if bases and cls.__mro__.index(Model) > cls.__mro__.index(bases[0]):
+            msg = f"class {cls.__name__}(Model, {bases[0].__name__}): Model stands first"
+            raise TypeError(msg)
+        if bases and "metadata" not in vars(cls):
             cls.metadata = MetaData(naming_convention=NAMING_CONVENTION)
+        own = vars(cls).get("__mapper_args__")
+        if isinstance(own, dict):
+            cls.__mapper_args__ = {"eager_defaults": True, **cast("dict[str, Any]", own)}
         super().__init_subclass__(**arguments)
 
     @classmethod
-    async def create(cls, session: AsyncSession, **values: Any) -> Self:
+    async def create(cls, session: AsyncSession, /, **values: Any) -> Self:
         """Insert a row and return it with what PostgreSQL filled in; nothing is committed.
 
         Raises sqlalchemy.exc.IntegrityError when a constraint refuses the row.
@@ -53,8 +61,9 @@ class Model:
     async def get(cls, session: AsyncSession, id: Any) -> Self | None:
         """Return the row with this primary key, or None.
 
-        A value that the key's type cannot hold is nobody's key: it finds nothing, and PostgreSQL
-        is not asked. A composite key is a tuple in the order of the table's columns.
+        What is no UUID, no integer of the column's size, or no text for a key of such a type is
+        nobody's key: it finds nothing, and PostgreSQL is not asked. A composite key is a tuple in
+        the order of the table's columns.
         """
         columns = inspect(cls, raiseerr=True).primary_key
         parts: tuple[Any, ...] = id if isinstance(id, tuple) else (id,)  # pyright: ignore[reportUnknownVariableType]
@@ -72,7 +81,7 @@ class Model:
     @classmethod
     async def get_all_in_parts(
         cls, session: AsyncSession, size: int
-    ) -> AsyncIterator[Sequence[Self]]:
+    ) -> AsyncGenerator[Sequence[Self]]:
         """Read every row through a server-side cursor, `size` rows at a time.
 
         Memory stays that of one part: a session holds a row only as long as somebody else does.
@@ -90,6 +99,7 @@ class Model:
         return select(cls).order_by(*inspect(cls, raiseerr=True).primary_key)
 
 
+_DECLARATIVE_BASES = (DeclarativeBase, DeclarativeBaseNoMeta)
 _INTEGERS: dict[type[Integer], int] = {SmallInteger: 15, BigInteger: 63, Integer: 31}
 
 
@@ -100,14 +110,22 @@ def _key(column: Column[Any], value: Any) -> Any:
         if python_type is UUID:
             return value if isinstance(value, UUID) else _uuid(value)
         if python_type is int and isinstance(column.type, Integer):
-            bits = next(bits for kind, bits in _INTEGERS.items() if isinstance(column.type, kind))
-            return number if -(1 << bits) <= (number := int(value)) < 1 << bits else None
+            return _integer(column.type, value)
         if python_type is str:
             value.encode()  # a lone surrogate is no text
             return None if "\0" in value else value
     except (AttributeError, TypeError, ValueError):
         return None
     return value
+
+
+def _integer(kind: Integer, value: Any) -> int | None:
+    if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,19}", value):
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool):
+        return None
+    bits = next(bits for known, bits in _INTEGERS.items() if isinstance(kind, known))
+    return value if -(1 << bits) <= value < 1 << bits else None
 
 
 def _uuid(text: str) -> UUID | None:

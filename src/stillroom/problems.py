@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import Index, MetaData, Table
 from sqlalchemy.exc import DBAPIError
@@ -56,7 +56,9 @@ def phrase(status: int) -> str:
 
     https://www.rfc-editor.org/rfc/rfc9110#section-15
     """
-    return _PHRASES.get(status) or HTTPStatus(status).phrase
+    if status in _PHRASES:
+        return _PHRASES[status]
+    return HTTPStatus(status).phrase if status in _KNOWN else "Error"
 
 
 def problem_of(
@@ -68,6 +70,7 @@ def problem_of(
     (500), where a write session that may not write stands on a demoted primary (503). `metadata`
     knows which columns a constraint is about.
     """
+    error = only_cause(error)
     sqlstate = sqlstate_of(error)
     if sqlstate is None:
         return _without_sqlstate(error)
@@ -77,12 +80,21 @@ def problem_of(
     return replace(problem, fields=_fields(error, metadata)) if sqlstate[:2] == "23" else problem
 
 
+def only_cause(error: BaseException) -> BaseException:
+    """Return the one error that a group holds, as a TaskGroup raises it; else the error itself."""
+    if isinstance(error, BaseExceptionGroup):
+        group = cast("BaseExceptionGroup[BaseException]", error)
+        causes = list(group.exceptions)
+        return only_cause(causes[0]) if len(causes) == 1 else group
+    return error
+
+
 def sqlstate_of(error: BaseException) -> str | None:
     """Return the SQLSTATE that PostgreSQL gave, on either driver, or None.
 
     https://www.postgresql.org/docs/current/errcodes-appendix.html
     """
-    sqlstate = getattr(_driver_error(error), "sqlstate", None)
+    sqlstate = getattr(_driver_error(only_cause(error)), "sqlstate", None)
     return sqlstate if isinstance(sqlstate, str) else None
 
 
@@ -123,16 +135,26 @@ def _refused_by_driver(error: DBAPIError) -> Problem:
 
 
 def _fields(error: BaseException, metadata: MetaData | None) -> tuple[str, ...]:
+    # What the models do not know is not named: a client has no business with it.
+    table = _table(error, metadata)
+    if table is None:
+        return ()
     column = _diagnostic(error, "column_name")
     if column is not None:
-        return (column,)
-    constraint, table_name = constraint_of(error), _diagnostic(error, "table_name")
-    if metadata is None or constraint is None:
-        return ()
-    for table in metadata.tables.values():
-        if table.name == table_name and (names := _columns(table, constraint)):
-            return names
-    return ()
+        return (column,) if column in table.columns else ()
+    constraint = constraint_of(error)
+    return () if constraint is None else _columns(table, constraint)
+
+
+def _table(error: BaseException, metadata: MetaData | None) -> Table | None:
+    name, schema = _diagnostic(error, "table_name"), _diagnostic(error, "schema_name")
+    if metadata is None or name is None:
+        return None
+    own = metadata.tables.get(f"{schema}.{name}")
+    if own is None and (unqualified := metadata.tables.get(name)) is not None:
+        # A table without a schema is in that of the search path, which is "public" by default.
+        return unqualified if schema == (metadata.schema or "public") else None
+    return own
 
 
 def _columns(table: Table, constraint_name: str) -> tuple[str, ...]:
@@ -164,6 +186,7 @@ def _diagnostic(error: BaseException, name: str) -> str | None:
     return value if isinstance(value, str) else None
 
 
+_KNOWN = frozenset(HTTPStatus)
 _PHRASES = {
     413: "Content Too Large",
     414: "URI Too Long",
@@ -183,6 +206,7 @@ _UNKNOWN_OUTCOME = Problem(
 _PROBLEMS = {
     "08": _UNAVAILABLE,
     "22": _BAD_VALUE,
+    "22012": INTERNAL_ERROR,  # a division by zero is the program's
     "22001": Problem(status=422, code="too_long", detail="A value is too long."),
     "22003": Problem(status=422, code="out_of_range", detail="A number is out of range."),
     "23": Problem(status=409, code="conflict", detail="The change conflicts with a rule."),
@@ -194,10 +218,12 @@ _PROBLEMS = {
     "23505": Problem(status=409, code="already_exists", detail="The value is taken already."),
     "23514": Problem(status=422, code="rule_violated", detail="A value breaks a rule."),
     "23P01": Problem(status=409, code="overlap", detail="The value conflicts with another one."),
+    "25P03": _UNAVAILABLE,
+    "25P04": Problem(status=504, code="transaction_timeout", detail="The database took too long."),
     "40001": _busy("conflict_with_other_work", "Another request was in the way; try again."),
     "40P01": _busy("conflict_with_other_work", "Another request was in the way; try again."),
     "53": _busy("database_busy", "The database has no room for more; try again later."),
-    "54": Problem(status=422, code="too_long", detail="A value is too long."),
+    "54000": Problem(status=422, code="too_long", detail="A value is too long."),
     "55P03": _busy("locked", "Another request holds the data; try again later."),
     "57014": Problem(status=504, code="statement_timeout", detail="The database took too long."),
     "57P01": _UNAVAILABLE,

@@ -1,6 +1,8 @@
 """A database URL: which driver it means, and what that driver makes of its parameters."""
 
+import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -35,9 +37,21 @@ def parse_url(url: str | URL) -> URL:
             "Use postgresql:// (the driver is then asyncpg) or postgresql+psycopg://."
         )
         raise ConfigurationError(msg)
+    if "@" in (parsed.host or ""):
+        msg = (
+            "The database URL has two @ (it is not shown here: what stands before the last one may "
+            "be a part of the password). Write an @ of the password as %40."
+        )
+        raise ConfigurationError(msg)
     parsed = parsed.set(drivername=drivername)
     connect_arguments(parsed)
     return parsed
+
+
+def show_url(url: URL) -> str:
+    """Return driver, host and database for a person to read, and nothing that may be secret."""
+    host = url.host or url.query.get("host") or "the default host"
+    return f"{url.drivername}://{host}/{url.database or ''}"
 
 
 def connect_arguments(url: URL) -> dict[str, Any]:
@@ -59,7 +73,7 @@ def connect_arguments(url: URL) -> dict[str, Any]:
     return _psycopg_arguments(query)
 
 
-_DRIVERS = {
+_DRIVERS: Mapping[str, str] = {
     "postgres": "postgresql+asyncpg",
     "postgresql": "postgresql+asyncpg",
     "postgresql+asyncpg": "postgresql+asyncpg",
@@ -74,6 +88,15 @@ _ASYNCPG_DSN = frozenset({
     "ssl_min_protocol_version", "sslcert", "sslcrl", "sslkey", "sslmode", "sslnegotiation",
     "sslpassword", "sslrootcert", "target_session_attrs",
 })  # fmt: skip
+
+# Where a parameter has few values: any other would be found out at the first connection only.
+_VALUES = {
+    "sslmode": {"disable", "allow", "prefer", "require", "verify-ca", "verify-full"},
+    "target_session_attrs": {
+        "any", "primary", "standby", "read-write", "read-only", "prefer-standby",
+    },
+}  # fmt: skip
+_FILES = frozenset({"passfile", "sslcert", "sslcrl", "sslkey", "sslrootcert"})
 
 # What libpq would do anyway where nothing is said, so saying it asks nothing of asyncpg.
 _HARMLESS = {
@@ -90,10 +113,9 @@ def _asyncpg_arguments(query: Mapping[str, str]) -> dict[str, Any]:
     dsn: dict[str, str] = {}
     refused: list[str] = []
     for name, value in query.items():
-        if name in _ASYNCPG_DSN:
-            dsn[name] = value
-        elif name == "ssl":
-            dsn["sslmode"] = value
+        if name in _ASYNCPG_DSN or name == "ssl":
+            known = "sslmode" if name == "ssl" else name
+            dsn[known] = _checked(known, value)
         elif name == "connect_timeout":
             arguments["timeout"] = _seconds(name, value)
         elif name in {"application_name", "options"}:
@@ -126,9 +148,23 @@ def _psycopg_arguments(query: Mapping[str, str]) -> dict[str, Any]:
     return dict(query)
 
 
+def _checked(name: str, value: str) -> str:
+    values = _VALUES.get(name, {value})
+    if value not in values:
+        msg = f"The database URL gives {name}={value}; it is one of {', '.join(sorted(values))}."
+        raise ConfigurationError(msg)
+    if name in _FILES and not Path(value).expanduser().is_file():
+        msg = f"The database URL gives {name}={value}, and there is no such file."
+        raise ConfigurationError(msg)
+    return value
+
+
 def _seconds(name: str, value: str) -> float:
     try:
-        return float(value)
+        seconds = float(value)
     except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
         msg = f"The database URL gives {name}={value}, which is no number of seconds."
-        raise ConfigurationError(msg) from None
+        raise ConfigurationError(msg)
+    return seconds

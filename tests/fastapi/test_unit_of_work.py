@@ -1,12 +1,15 @@
 """The unit of work in an application, in process: overrides, refusals, lifespan, streams."""
 
+import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import httpx2
 import pytest
-from fastapi import APIRouter, Depends, FastAPI, HTTPException, WebSocket
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, WebSocket
+from fastapi.responses import RedirectResponse
 from pydantic import BaseModel, RootModel
 from sqlalchemy import String, text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
@@ -238,6 +241,136 @@ async def test_a_middleware_sees_the_answer_and_not_the_exception(
     assert response.headers["access-control-allow-origin"] == "http://page"
 
 
+async def test_a_redirect_that_is_raised_is_committed(
+    app: FastAPI, client: httpx2.AsyncClient
+) -> None:
+    """Below 400 means committed, however the answer came about."""
+
+    @app.post("/raised")
+    async def raised(status: int, db: AsyncSession = Depends(get_db)) -> None:
+        await Jar.create(db, name=str(status))
+        raise HTTPException(status, headers={"Location": "/"})
+
+    answers = [await client.post("/raised", params={"status": s}) for s in (303, 409)]
+
+    assert [answer.status_code for answer in answers] == [303, 409]
+    assert await names() == ["303"]
+
+
+@pytest.mark.parametrize(("write", "status"), [(True, 500), (False, 303)])
+async def test_a_handler_that_makes_a_success_of_an_exception_loses_no_writes(
+    app: FastAPI, client: httpx2.AsyncClient, write: bool, status: int
+) -> None:
+    """The exception has rolled back: a redirect would say that all is well, if something was."""
+
+    class NotLoggedInError(Exception):
+        pass
+
+    @app.exception_handler(NotLoggedInError)
+    async def to_login(_request: Request, _error: Exception) -> RedirectResponse:
+        return RedirectResponse("/login", 303)
+
+    @app.post("/private")
+    async def private(db: AsyncSession = Depends(get_db)) -> None:
+        if write:
+            await Jar.create(db, name="private")
+        raise NotLoggedInError
+
+    assert (await client.post("/private")).status_code == status
+    assert await names() == []
+
+
+@pytest.mark.parametrize(
+    ("end", "status", "kept"),
+    [("raise", 409, []), ("write", 200, ["view", "after"]), ("pass over", 500, [])],
+)
+async def test_the_teardown_of_function_scope_belongs_to_the_work(
+    app: FastAPI, client: httpx2.AsyncClient, end: str, status: int, kept: list[str]
+) -> None:
+    """What such a dependency raises rolls back; what it writes is committed with the rest."""
+
+    async def audit(db: AsyncSession = Depends(get_db)) -> AsyncIterator[None]:
+        with suppress(ZeroDivisionError):
+            yield
+        if end == "raise":
+            raise HTTPException(409)
+        if end == "write":
+            await Jar.create(db, name="after")
+
+    @app.post("/audited", dependencies=[Depends(audit, scope="function")])
+    async def audited(db: AsyncSession = Depends(get_db)) -> None:
+        await Jar.create(db, name="view")
+        if end == "pass over":
+            raise ZeroDivisionError
+
+    assert (await client.post("/audited")).status_code == status
+    assert await names() == kept
+
+
+async def test_an_error_in_a_task_group_has_the_meaning_of_its_cause(
+    app: FastAPI, client: httpx2.AsyncClient
+) -> None:
+    """A TaskGroup wraps what its one task raised; the answer is that of the cause."""
+
+    @app.post("/grouped")
+    async def grouped(db: AsyncSession = Depends(get_db)) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(db.execute(text("INSERT INTO jars (id, name) VALUES (1, NULL)")))
+
+    response = await client.post("/grouped")
+
+    assert (response.status_code, response.json()["code"]) == (422, "missing_value")
+
+
+async def test_a_session_of_a_fixture_is_watched_in_every_request(
+    app: FastAPI, client: httpx2.AsyncClient
+) -> None:
+    """A session that began before the request is noted by its use."""
+    async with manager.session() as session:
+        await session.execute(text("SELECT 1"))
+        app.dependency_overrides[get_db] = lambda: session
+
+        answers = [await client.post("/jars", params={"name": str(n)}) for n in range(3)]
+
+    assert [answer.status_code for answer in answers] == [500, 500, 500]
+    assert await names() == []
+
+
+@pytest.mark.parametrize(
+    ("status", "detail"), [(499, "gone"), (400, {"x": float("nan")}), (418, {"x": object()})]
+)
+async def test_any_http_exception_is_a_problem(
+    app: FastAPI, client: httpx2.AsyncClient, status: int, detail: object
+) -> None:
+    """A status without a name, and a detail that is no JSON, are answered all the same."""
+
+    @app.get("/odd")
+    async def odd() -> None:
+        raise HTTPException(status, detail)
+
+    response = await client.get("/odd")
+
+    assert (response.status_code, response.json()["status"]) == (status, status)
+
+
+async def test_a_table_that_the_models_do_not_know_is_not_named(
+    app: FastAPI, client: httpx2.AsyncClient
+) -> None:
+    """Neither a column of an inner table, nor one of a table of the same name elsewhere."""
+    async with manager.connect() as connection:
+        await connection.execute(text("CREATE SCHEMA inner_matter"))
+        await connection.execute(text("CREATE TABLE inner_matter.jars (id int, name int NOT NULL)"))
+
+    @app.post("/inner")
+    async def inner(db: AsyncSession = Depends(get_db)) -> None:
+        await db.execute(text("INSERT INTO inner_matter.jars (id) VALUES (1)"))
+
+    response = await client.post("/inner")
+
+    assert response.status_code == 422
+    assert "errors" not in response.json()
+
+
 def test_a_route_without_a_unit_of_work_is_refused_at_start() -> None:
     """Nobody would commit there: the application does not start, and the message says why."""
     app = FastAPI(lifespan=lifespan(manager, lambda: "postgresql://user@127.0.0.1:1/nowhere"))
@@ -388,7 +521,7 @@ async def test_a_list_of_any_length_is_one_array(
 ) -> None:
     """Whole or streamed, the body is the same JSON; a short one says its length."""
 
-    async def read(session: AsyncSession, size: int) -> AsyncIterator[Sequence[dict[str, Any]]]:
+    async def read(session: AsyncSession, size: int) -> AsyncGenerator[Sequence[dict[str, Any]]]:
         query = text("SELECT n AS id, 'x' AS name FROM generate_series(1, :number) n")
         rows = await session.stream(
             query, {"number": number}, execution_options={"yield_per": size}
@@ -403,7 +536,7 @@ async def test_a_list_of_any_length_is_one_array(
     response = await client.get("/rows")
 
     assert json.loads(response.content) == [{"id": n + 1, "name": "x"} for n in range(number)]
-    assert ("content-length" in response.headers) == (number < 2000)
+    assert ("content-length" in response.headers) == (number <= 2000)
     assert response.headers["content-type"] == "application/json"
 
 
@@ -412,7 +545,7 @@ async def test_a_list_of_lists_is_not_taken_for_whole(
 ) -> None:
     """What the rows look like does not matter: here each ends with a bracket."""
 
-    async def read(_session: AsyncSession, size: int) -> AsyncIterator[list[list[int]]]:
+    async def read(_session: AsyncSession, size: int) -> AsyncGenerator[list[list[int]]]:
         yield [[number] for number in range(size)]
         yield [[-1]]
 
@@ -425,11 +558,24 @@ async def test_a_list_of_lists_is_not_taken_for_whole(
     assert len(json.loads(response.content)) == 2001
 
 
+async def test_parts_may_be_of_any_size(app: FastAPI, client: httpx2.AsyncClient) -> None:
+    """A short part, or an empty one, is not taken for the last."""
+
+    async def read(_session: AsyncSession, _size: int) -> AsyncGenerator[list[int]]:
+        for part in ([1], [], [2, 3], []):
+            yield part
+
+    @app.get("/parts")
+    async def parts() -> JSONArrayResponse:
+        return JSONArrayResponse(manager, read, int)
+
+    assert (await client.get("/parts")).json() == [1, 2, 3]
+
+
 async def test_what_is_used_of_fastapi_is_there(app: FastAPI, client: httpx2.AsyncClient) -> None:
     """Contract: the inner names that the route class stands on are as in FastAPI 0.163 to 0.165."""
     from contextlib import AsyncExitStack
 
-    from fastapi import Request
     from fastapi.routing import APIRoute, iter_route_contexts
 
     assert callable(APIRoute.get_route_handler)

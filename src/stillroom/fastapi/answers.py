@@ -15,8 +15,12 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from stillroom.errors import DatabaseUnavailableError, UnknownOutcomeError
-from stillroom.fastapi.route import is_read_only
+from stillroom.errors import (
+    DatabaseUnavailableError,
+    UncommittedWritesError,
+    UnknownOutcomeError,
+)
+from stillroom.fastapi.route import has_lost_writes, is_read_only
 from stillroom.manager import DatabaseSessionManager
 from stillroom.problems import (
     INTERNAL_ERROR,
@@ -59,7 +63,14 @@ class ProblemResponse(Response):
         headers = dict(headers or {})
         if problem.retry_after is not None:
             headers["Retry-After"] = str(problem.retry_after)
-        super().__init__(json.dumps(problem.content), problem.status, headers)
+        super().__init__(_json(problem), problem.status, headers)
+
+
+def _json(problem: Problem) -> str:
+    try:
+        return json.dumps(problem.content, allow_nan=False)
+    except (TypeError, ValueError):  # what an HTTPException carried is no JSON
+        return json.dumps(replace(problem, extra={}).content)
 
 
 def answer_errors(app: FastAPI, manager: DatabaseSessionManager) -> None:
@@ -162,6 +173,9 @@ class _LastResort:
 
         async def note(message: Message) -> None:
             nonlocal sent
+            is_good = message["type"] == "http.response.start" and message["status"] < 400
+            if is_good and has_lost_writes(scope):
+                raise UncommittedWritesError(_LOST_WRITES)
             sent = message
             await send(message)
 
@@ -195,6 +209,10 @@ def _reason(item: dict[str, Any]) -> str:
     return item["msg"] if item["type"] in _SILENT_ON_INPUT else "The value cannot be taken."
 
 
+_LOST_WRITES = (
+    "An exception rolled back what the view had written, and its handler answered below 400, which "
+    "means committed. Answer 400 or more, or return the response from the view."
+)
 _MOST = 20
 _TAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 

@@ -1,16 +1,16 @@
 """A watch over tests that override `get_db`: writes that nobody commits are an error."""
 
-from contextlib import AsyncExitStack
 from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import Any, Self
 
-from sqlalchemy import event, text
+from sqlalchemy import event
 from sqlalchemy.ext.asyncio import async_session
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import ORMExecuteState, Session
 from starlette.types import Scope
 
 from stillroom.errors import UncommittedWritesError
+from stillroom.session import has_writes
 
 
 class OverrideWatch:
@@ -24,8 +24,9 @@ class OverrideWatch:
         """Watch the request, if an instance of `dependency` is overridden in its application."""
         overrides: dict[Any, Any] = getattr(scope.get("app"), "dependency_overrides", {})
         self._overridden = any(isinstance(key, dependency) for key in overrides)
-        self._scope = scope
         self._sessions: list[Session] = []
+        self._uncommitted: list[Session] = []
+        self._committed: list[Session] = []
         self._token: Token[list[Session] | None] | None = None
 
     def __enter__(self) -> Self:
@@ -44,54 +45,46 @@ class OverrideWatch:
         if self._token is not None:
             _begun.reset(self._token)
 
-    async def check(self) -> None:
-        """Raise UncommittedWritesError, before the response is sent, when writes would be lost.
+    async def look(self) -> None:
+        """See which sessions have written, while they are open."""
+        for session in self._sessions:
+            if await _has_writes(session):
+                self._uncommitted.append(session)
+                event.listen(session, "after_commit", self._committed.append)
 
-        A dependency of scope "function" still has its say: it may commit until the response.
-        """
-        uncommitted = [session for session in self._sessions if await _has_writes(session)]
-        if not uncommitted:
-            return
-        committed: list[Session] = []
-        for session in uncommitted:
-            event.listen(session, "after_commit", committed.append)
-
-        async def check_again() -> None:
-            if any(session not in committed for session in uncommitted):
-                raise UncommittedWritesError(_MESSAGE)
-
-        # What is pushed first is left last: after the teardown of every dependency of the view.
-        stack: AsyncExitStack = self._scope["fastapi_function_astack"]
-        earlier = stack.pop_all()
-        stack.push_async_callback(check_again)
-        stack.push_async_exit(earlier)
+    def check(self) -> None:
+        """Raise UncommittedWritesError when one of them has not committed since."""
+        if any(session not in self._committed for session in self._uncommitted):
+            raise UncommittedWritesError(_MESSAGE)
 
 
-@event.listens_for(Session, "after_begin")
-def _note(session: Session, _transaction: object, _connection: object) -> None:
+async def _has_writes(session: Session) -> bool:
+    asynchronous = async_session(session)
+    if asynchronous is None:  # a synchronous session: what is not flushed can be seen
+        return bool(session.new or session.dirty or session.deleted)
+    return await has_writes(asynchronous)
+
+
+def _note(session: Session, *_: object) -> None:
     begun = _begun.get()
     if begun is not None and session not in begun:
         begun.append(session)
 
 
-async def _has_writes(session: Session) -> bool:
-    if not session.is_active or not session.in_transaction():
-        return False
-    if session.new or session.dirty or session.deleted:
-        return True
-    asynchronous = async_session(session)
-    if asynchronous is None:
-        return False
-    # PostgreSQL gives a transaction its id at the first write.
-    xid = await asynchronous.scalar(text("SELECT pg_current_xact_id_if_assigned()::text"))
-    return xid is not None
+def _note_use(state: ORMExecuteState) -> None:
+    _note(state.session)
 
+
+# A session that a fixture brings has often begun before the request: its use counts as well.
+event.listen(Session, "after_begin", _note)
+event.listen(Session, "before_flush", _note)
+event.listen(Session, "do_orm_execute", _note_use)
 
 _begun: ContextVar[list[Session] | None] = ContextVar("stillroom.begun", default=None)
 
 _MESSAGE = (
-    "The view has written through a session that an override of get_db brought, and nobody has "
-    "committed it, so the rows would be lost while the client is told that all went well. Remove "
+    "The view has written, or locked rows, through a session that an override of get_db brought, "
+    "and nobody has committed it: the client would be told that all went well. Remove "
     "the override from app.dependency_overrides: the route commits the session of the real "
     "get_db. To use another database in a test, give its URL to sessionmanager.init()."
 )

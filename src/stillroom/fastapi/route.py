@@ -1,20 +1,23 @@
 """The unit of work of a request: one session, committed before the response or not at all."""
 
 from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
+from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
-from stillroom import transaction
 from stillroom.errors import ConfigurationError
 from stillroom.fastapi.override import OverrideWatch
 from stillroom.manager import DatabaseSessionManager
 from stillroom.problems import sqlstate_of
+from stillroom.session import has_writes
 
 _Endpoint = TypeVar("_Endpoint", bound=Callable[..., Any])
 
@@ -23,9 +26,9 @@ class SessionDependency:
     """Hand out the session of the request's unit of work: ``get_db = SessionDependency(manager)``.
 
     A view takes it with plain ``Depends(get_db)``; every dependency of the request gets the same
-    session. It is a read session in GET and HEAD and a write session elsewhere, unless the view
-    says otherwise with `unit_of_work`. It takes a connection at its first statement, so a request
-    that is refused before costs none.
+    session. It is a read session in the safe methods (GET, HEAD, OPTIONS, TRACE), a write session
+    elsewhere, unless the view says otherwise with `unit_of_work`. It takes a connection at its
+    first statement, so a request that is refused before costs none.
     """
 
     def __init__(self, manager: DatabaseSessionManager) -> None:
@@ -53,23 +56,45 @@ class UnitOfWorkRoute(APIRoute):
         options: _Options = getattr(self.endpoint, _OPTIONS, _Options())
 
         async def handle_in_unit_of_work(request: Request) -> Response:
-            read_only = request.method in {"GET", "HEAD"}
+            read_only = request.method in _SAFE
             unit = UnitOfWork(read_only if options.read_only is None else options.read_only)
             request.scope[_UNIT_OF_WORK] = unit
             with OverrideWatch(request.scope, SessionDependency) as overrides:
                 try:
-                    response = await handle(request)
+                    response = await _respond(handle, request, overrides)
                     if response.status_code < 400:
-                        await overrides.check()
+                        overrides.check()
                         await unit.commit()
-                except BaseException as error:
-                    unit.note(error)
+                except HTTPException as answer:
+                    if answer.status_code < 400:
+                        await unit.commit()
+                    raise
+                except Exception as error:
+                    await unit.note(error)
                     raise
                 finally:
                     await unit.close()
             return response
 
         return handle_in_unit_of_work
+
+
+async def _respond(
+    handle: Callable[[Request], Coroutine[Any, Any, Response]],
+    request: Request,
+    overrides: OverrideWatch,
+) -> Response:
+    # The teardown of dependencies of scope "function" belongs to the work: what they write after
+    # their `yield` is committed with it, and what they raise rolls it back.
+    responses: list[Response] = []
+    async with AsyncExitStack() as teardown:
+        request.scope["fastapi_function_astack"] = teardown
+        responses.append(await handle(request))
+        await overrides.look()
+    if not responses:
+        msg = "A dependency with `yield` has passed over an exception; let it raise it again."
+        raise ConfigurationError(msg)
+    return responses[0]
 
 
 def unit_of_work(*, read_only: bool) -> Callable[[_Endpoint], _Endpoint]:
@@ -91,9 +116,9 @@ class UnitOfWork:
     def __init__(self, read_only: bool) -> None:
         self.read_only = read_only
         self._manager: DatabaseSessionManager | None = None
+        self.has_lost_writes = False
         self._session: AsyncSession | None = None
-        self._timeout = 0.0
-        self._discard = False
+        self._is_demoted = False
 
     def session(self, manager: DatabaseSessionManager) -> AsyncSession:
         """Return the session, made at the first call.
@@ -102,7 +127,6 @@ class UnitOfWork:
         """
         if self._session is None:
             self._session = manager.new_session(read_only=self.read_only)
-            self._timeout = manager.settings.statement_timeout
             self._manager = manager
         elif self._manager is not manager:
             msg = (
@@ -115,22 +139,35 @@ class UnitOfWork:
     async def commit(self) -> None:
         """Commit what was written; a read session has nothing to commit."""
         if self._session is not None and not self.read_only:
-            await transaction.commit(self._session, timeout=self._timeout)
+            await self._session.commit()
 
-    def note(self, error: BaseException) -> None:
-        """See whether the connection is of no use: the server takes no writes any more."""
-        self._discard = not self.read_only and sqlstate_of(error) == "25006"
+    async def note(self, error: Exception) -> None:
+        """See what an error means: writes that are lost, a server that takes no writes any more.
+
+        An exception handler of the application may still answer below 400.
+        """
+        if self._session is None or self.read_only:
+            return
+        self._is_demoted = sqlstate_of(error) == "25006"
+        if not isinstance(error, DBAPIError):  # after one, a handler knows that nothing is there
+            self.has_lost_writes = await has_writes(self._session)
 
     async def close(self) -> None:
         """Roll back what is not committed; from now on the session refuses work."""
         if self._session is not None:
-            await transaction.close(self._session, timeout=self._timeout, discard=self._discard)
+            await (self._session.invalidate() if self._is_demoted else self._session.close())
 
 
 def is_read_only(scope: Scope) -> bool:
     """Say whether the request runs, or ran, in a read session."""
     unit: UnitOfWork | None = scope.get(_UNIT_OF_WORK)
     return unit is not None and unit.read_only
+
+
+def has_lost_writes(scope: Scope) -> bool:
+    """Say whether the request's unit of work was rolled back, after an exception, with writes."""
+    unit: UnitOfWork | None = scope.get(_UNIT_OF_WORK)
+    return unit is not None and unit.has_lost_writes
 
 
 def refuse_without_unit_of_work(route: str) -> ConfigurationError:
@@ -146,6 +183,9 @@ def refuse_without_unit_of_work(route: str) -> ConfigurationError:
 class _Options:
     read_only: bool | None = None
 
+
+# https://www.rfc-editor.org/rfc/rfc9110#section-9.2.1
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 
 _OPTIONS = "__stillroom_unit_of_work__"
 _UNIT_OF_WORK = "stillroom.unit_of_work"

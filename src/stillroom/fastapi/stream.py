@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 from stillroom.manager import DatabaseSessionManager
 
 PART = 2_000
-"""How many rows are read, and kept in memory, at a time; a shorter list is not streamed."""
+"""How many rows are read at a time; two parts at most are in memory."""
 
 
 class JSONArrayResponse(StreamingResponse):
@@ -30,10 +30,10 @@ class JSONArrayResponse(StreamingResponse):
     def __init__(
         self,
         manager: DatabaseSessionManager,
-        read: Callable[[AsyncSession, int], AsyncIterator[Sequence[Any]]],
+        read: Callable[[AsyncSession, int], AsyncGenerator[Sequence[Any]]],
         model: type[Any],
     ) -> None:
-        self._rows: TypeAdapter[list[Any]] = TypeAdapter(list[model])  # type: ignore[valid-type]  # pyright: ignore[reportInvalidTypeForm]
+        self._row: TypeAdapter[Any] = TypeAdapter(model)
         self._manager = manager
         self._read = read
         self._is_whole = False
@@ -49,19 +49,25 @@ class JSONArrayResponse(StreamingResponse):
             await super().__call__(scope, receive, send)
 
     async def _parts(self) -> AsyncGenerator[bytes]:
-        opening = b"["
-        async with self._manager.session(read_only=True) as session:
-            async for rows in self._read(session, PART):
-                validated = self._rows.validate_python(rows, from_attributes=True)
-                part = self._rows.dump_json(validated)[1:-1]
-                if len(rows) < PART:
-                    break
-                yield opening + part
-                opening = b","
-            else:
-                part, opening = b"", opening.strip(b",")
+        # One part is held back: only when the rows end is it known to be the last.
+        opening, held = b"[", b""
+        async with (
+            self._manager.session(read_only=True) as session,
+            aclosing(self._read(session, PART)) as parts,
+        ):
+            async for rows in parts:
+                if not rows:
+                    continue
+                if held:
+                    yield opening + held
+                    opening = b","
+                held = self._dump(rows)
         self._is_whole = opening == b"["
-        yield opening + part + b"]"
+        yield (opening + held if held else opening) + b"]"
+
+    def _dump(self, rows: Sequence[Any]) -> bytes:
+        validate, dump = self._row.validate_python, self._row.dump_json
+        return b",".join([dump(validate(row, from_attributes=True)) for row in rows])
 
 
 async def _chain(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

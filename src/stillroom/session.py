@@ -1,0 +1,184 @@
+"""A session whose COMMIT nothing cuts short and whose end nothing skips."""
+
+import asyncio
+import logging
+import math
+from typing import Any
+
+import anyio
+from sqlalchemy import Connection, event, text
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session, SessionTransaction
+
+from stillroom.errors import UnknownOutcomeError
+
+logger = logging.getLogger("stillroom")
+
+TIMEOUT = "stillroom.timeout"
+"""Where `Session.info` says how long a COMMIT or ROLLBACK may take, in seconds; 0 is no limit."""
+
+
+class TrackedSession(Session):
+    """Remember the connection that is held, so that it can be given up while it hangs."""
+
+
+@event.listens_for(TrackedSession, "after_begin")
+def _remember(session: Session, _transaction: SessionTransaction, connection: Connection) -> None:
+    session.info[_CONNECTION] = connection
+
+
+class ServiceSession(AsyncSession):
+    """End a transaction wholly, whoever is cancelled meanwhile.
+
+    It is SQLAlchemy's session in all else. The times are those of `Session.info[TIMEOUT]`.
+    """
+
+    sync_session_class = TrackedSession
+
+    async def commit(self) -> None:
+        """Commit; once COMMIT is under way it runs to its end.
+
+        A cancellation that comes before, in the flush too, leaves nothing written. Raises
+        UnknownOutcomeError when PostgreSQL does not answer the COMMIT in time, its connection then
+        leaves the pool and is closed when the answer comes; and when the connection is lost.
+        """
+        if not self.in_transaction():
+            return
+        await self.flush()
+        await asyncio.sleep(0)  # a cancellation that is due arrives here, before COMMIT is sent
+        committing = asyncio.ensure_future(super().commit())
+        cancelled = await _wait(committing, self.info.get(TIMEOUT, 0))
+        if committing.done():
+            failure = _failure(committing)
+        else:
+            _leave_behind(self, committing)
+            failure = UnknownOutcomeError(_NOT_ANSWERED)
+        if cancelled is not None:
+            raise cancelled
+        if failure is not None:
+            raise failure
+
+    async def close(self) -> None:
+        """Roll back what is not committed and return the connection; the session has ended.
+
+        A connection that cannot be rolled back, or not in time, is closed. Its work has ended
+        anyway, so that is logged and not raised.
+        """
+        await self._end(super().close)
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close; SQLAlchemy's own wait for that would spin under a cancellation by anyio."""
+        await self.close()
+
+    async def invalidate(self) -> None:
+        """Close the connection instead of returning it: its server is of no more use."""
+        await self._end(super().invalidate)
+
+    async def _end(self, end: Any) -> None:
+        if _LEFT_BEHIND in self.info:
+            return
+        ending = asyncio.ensure_future(end())
+        ending.add_done_callback(_log_loss)
+        cancelled = await _wait(ending, self.info.get(TIMEOUT, 0))
+        if not ending.done() or ending.cancelled() or ending.exception() is not None:
+            _hang_up(self)
+            ending.cancel()  # psycopg does not notice that its connection was closed
+        if cancelled is not None:
+            raise cancelled
+
+
+async def has_writes(session: AsyncSession) -> bool:
+    """Say whether something would be lost, a row lock included, if the session ended now."""
+    if not session.in_transaction():
+        return False
+    if session.new or session.dirty or session.deleted:
+        return True
+    try:
+        # PostgreSQL gives a transaction its id at the first write or row lock.
+        query = text("SELECT pg_current_xact_id_if_assigned()::text")
+        return await session.scalar(query) is not None
+    except SQLAlchemyError:
+        return True  # the transaction is aborted already, and all that it wrote is lost
+
+
+async def _wait(task: asyncio.Future[None], timeout: float) -> asyncio.CancelledError | None:  # noqa: ASYNC109
+    """Wait for the end of a task or of the time; return the cancellation that came meanwhile."""
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + (timeout or math.inf)
+    cancelled: asyncio.CancelledError | None = None
+    # anyio repeats a cancellation on each turn of the loop: unshielded, the wait would spin.
+    with anyio.CancelScope(shield=True):
+        while not task.done() and (remaining := deadline - clock()) > 0:
+            try:
+                await asyncio.wait({task}, timeout=remaining if timeout else None)
+            except asyncio.CancelledError as error:
+                cancelled = error
+    return cancelled
+
+
+def _failure(committing: asyncio.Future[None]) -> BaseException | None:
+    failure = committing.exception()
+    if isinstance(failure, DBAPIError) and failure.connection_invalidated:
+        # "terminating connection" is no answer either: it may have been committed before that.
+        unknown = UnknownOutcomeError(_LOST)
+        unknown.__cause__ = failure
+        return unknown
+    return failure
+
+
+def _leave_behind(session: AsyncSession, committing: asyncio.Future[None]) -> None:
+    session.info[_LEFT_BEHIND] = True
+    connection: Connection = session.info[_CONNECTION]
+    driver_connection: Any = connection.connection.driver_connection
+    connection.detach()  # its place in the pool is free from now on
+    ending = asyncio.ensure_future(_await_outcome(session, committing, driver_connection))
+    _endings.add(ending)
+    ending.add_done_callback(_endings.discard)
+
+
+async def _await_outcome(
+    session: AsyncSession, committing: asyncio.Future[None], driver_connection: Any
+) -> None:
+    await asyncio.wait({committing})
+    failure = None if committing.cancelled() else committing.exception()
+    outcome = f"failed: {type(failure).__name__}" if failure else "succeeded"
+    logger.warning("The COMMIT whose outcome was unknown has %s", outcome)
+    await AsyncSession.close(session)
+    await driver_connection.close()  # SQLAlchemy leaves one of psycopg open
+
+
+def _log_loss(ending: asyncio.Future[None]) -> None:
+    failure = None if ending.cancelled() else ending.exception()
+    if ending.cancelled() or failure is not None:
+        logger.warning("A connection was lost at its end: %s", type(failure).__name__)
+
+
+def _hang_up(session: AsyncSession) -> None:
+    # At once and without a greenlet, for a statement of the session may be hanging. The place in
+    # the pool is freed first: an invalidated Connection would take another one for what still runs.
+    connection: Connection | None = session.info.get(_CONNECTION)
+    if connection is None or connection.closed or connection.invalidated:
+        return
+    driver_connection: Any = connection.connection.driver_connection
+    connection.detach()
+    if hasattr(driver_connection, "terminate"):
+        driver_connection.terminate()
+    else:  # psycopg has only a close() that is awaited
+        driver_connection.pgconn.finish()
+
+
+_CONNECTION = "stillroom.connection"
+_LEFT_BEHIND = "stillroom.left_behind"
+
+_NOT_ANSWERED = (
+    "PostgreSQL has not answered a COMMIT in time; its outcome is unknown. Look whether the work "
+    "is there before it is done again."
+)
+_LOST = (
+    "The connection was lost during a COMMIT; its outcome is unknown. Look whether the work is "
+    "there before it is done again."
+)
+
+# The event loop keeps only weak references to tasks.
+_endings: set[asyncio.Future[None]] = set()
