@@ -31,7 +31,7 @@ class Model:
     """
 
     metadata: ClassVar[MetaData]
-    __mapper_args__: Any = {"eager_defaults": True}
+    __mapper_args__: Any = {"eager_defaults": True}  # noqa: RUF012 - SQLAlchemy takes a plain dict
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         """Name the constraints of a new declarative base; keep the defaults of a model's mapper."""
