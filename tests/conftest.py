@@ -16,6 +16,15 @@ NewDatabase = Callable[[], str]
 """Create an empty database and return its URL."""
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_database_of_the_environment() -> Iterator[None]:
+    """Forget what the environment says of a database: a test never touches that one."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith(("DB_", "PG"))]:
+            patch.delenv(name)
+        yield
+
+
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     """Start a private PostgreSQL that goes with the run."""

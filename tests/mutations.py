@@ -33,8 +33,8 @@ MUTATIONS = [
         1,
         "the route commits before the response",
         "fastapi/route.py",
-        "                        await unit.commit()\n",
-        "                        pass\n",
+        "overrides.check()\n                        await unit.commit()\n",
+        "overrides.check()\n",
         "tests/laws/test_commit_before_response.py",
     ),
     Mutation(
@@ -66,7 +66,7 @@ MUTATIONS = [
         "an override that leaves writes uncommitted is an error",
         "fastapi/route.py",
         "                        overrides.check()\n",
-        "",
+        "                        pass\n",
         "tests/fastapi/test_unit_of_work.py",
     ),
     Mutation(

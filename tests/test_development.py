@@ -382,6 +382,37 @@ def test_it_migrates_before_it_serves(dev: DevFactory, service: Path) -> None:
     assert without.get("/revision") == "first"
 
 
+def test_variables_of_libpq_mean_another_server(dev: DevFactory, service: Path) -> None:
+    """What the shell says of its own PostgreSQL does not reach the development database."""
+    add_migrations(service, 'op.execute("CREATE TABLE jam()")')
+    trapped = dev(
+        PGOPTIONS="-c default_transaction_read_only=on", PGSSLMODE="require", PGSERVICE="nowhere"
+    )
+
+    assert trapped.get("/revision") == "first"
+    assert trapped.stop() == 0
+
+
+@pytest.mark.parametrize("seconds", [0.25, 0.4, 0.6, 0.8])
+def test_a_stop_during_the_start_is_quiet(dev: DevFactory, seconds: float) -> None:
+    """Ctrl-C reaches every process of the terminal, at any moment; none of them complains."""
+    starting = dev()
+    time.sleep(seconds)  # the moments are what is tested
+    os.killpg(starting.process.pid, signal.SIGINT)
+    code = starting.ends()
+
+    assert "worker.py" not in starting.output
+    assert code in {0, -signal.SIGINT, 130}
+
+
+def test_a_port_that_is_none_is_refused(dev: DevFactory) -> None:
+    """A usage error, in a sentence."""
+    refused = dev("--port", "99999")
+
+    assert refused.ends() == 2
+    assert "Traceback" not in refused.output
+
+
 def test_a_migration_that_fails_stops_everything(dev: DevFactory, service: Path) -> None:
     """What Alembic said is shown; nothing is served on the wrong schema."""
     add_migrations(service, 'op.execute("CREATE TABEL jam()")')

@@ -127,6 +127,23 @@ def test_offline_sql_needs_no_database_and_sets_the_lock_timeout(folder: Path) -
     assert "DEFAULT '100%'" in answer.stdout
 
 
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("postgresql://user:secret@127.0.0.1:1/nowhere", "FAILED: No connection to PostgreSQL"),
+        ("mysql://user:secret@host/name", "FAILED: The database URL starts with mysql://"),
+    ],
+)
+def test_a_database_that_cannot_be_used_is_a_sentence(folder: Path, url: str, message: str) -> None:
+    """The command says what is wrong, without a stack and without the password."""
+    answer = alembic(folder, url, "upgrade", "head")
+
+    assert answer.returncode != 0
+    assert message in answer.stdout + answer.stderr
+    assert "Traceback" not in answer.stderr
+    assert "secret" not in answer.stdout + answer.stderr
+
+
 async def test_upgrade_from_a_running_loop(
     folder: Path, driver_url: str, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

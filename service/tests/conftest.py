@@ -22,7 +22,7 @@ NewDatabase = Callable[[], str]
 def no_database_of_the_environment() -> Iterator[None]:
     """Forget what the environment says of a database: a test never touches that one."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in [name for name in os.environ if name.startswith("DB_")]:
+        for name in [name for name in os.environ if name.startswith(("DB_", "PG"))]:
             patch.delenv(name)
         yield
 

@@ -38,7 +38,9 @@ def dev(
         str, typer.Argument(help="The application, as module:name.")
     ] = "run:server",
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="The port to listen on; 0 for any.")] = 8000,
+    port: Annotated[
+        int, typer.Option(help="The port to listen on; 0 for any.", min=0, max=65535)
+    ] = 8000,
     reload: Annotated[bool, typer.Option(help="Start anew when a Python file changes.")] = True,
     migrate: Annotated[bool, typer.Option(help="Migrate the database to head first.")] = True,
 ) -> None:

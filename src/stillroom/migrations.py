@@ -11,11 +11,12 @@ from typing import Any
 
 from alembic import command, context
 from alembic.config import Config
+from alembic.util import CommandError
 from sqlalchemy import Connection, MetaData
 from sqlalchemy.pool import NullPool
 
 from stillroom.engine import EngineSettings, create_engine
-from stillroom.errors import ConfigurationError
+from stillroom.errors import ConfigurationError, StillroomError
 from stillroom.url import parse_url
 
 LOCK_TIMEOUT = 5.0
@@ -47,8 +48,13 @@ def run_environment(metadata: MetaData, url: Callable[[], str], **options: Any) 
         with context.begin_transaction():
             context.run_migrations()
     else:
-        address = context.config.attributes.get("url") or url()
-        _complete(_migrate(address, options))
+        try:
+            address = context.config.attributes.get("url") or url()
+            _complete(_migrate(address, options))
+        except StillroomError as error:
+            if context.config.cmd_opts is None:
+                raise
+            raise CommandError(str(error)) from error  # the command says it, without a stack
 
 
 async def upgrade(folder: Path, revision: str = "head", *, url: str | None = None) -> None:

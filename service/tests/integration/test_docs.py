@@ -16,22 +16,26 @@ SHOWN = """[...document.querySelectorAll(".opblock-summary")].map(summary =>
   [".opblock-summary-method", ".opblock-summary-path"].map(
     part => summary.querySelector(part).textContent.replaceAll("\\u200b", "")).join(" "))"""
 
+SCREENSHOTS = Path(__file__).parents[2] / ".stillroom"
+"""Where the pictures are, for a person to look at; git ignores the folder."""
+
 CREATE = "#operations-user-create_user_api_user_create_user_post"
 LIST = "#operations-user-get_users_api_user_get_users_get"
 
 
 def test_the_docs_work_in_a_browser_without_a_network(server: Server, tmp_path: Path) -> None:
     """Every operation is shown and can be tried out, and nothing is asked of any other server."""
+    SCREENSHOTS.mkdir(exist_ok=True)
     with browse(tmp_path / "profile") as page:
         page.open(f"{server.address}/docs")
         page.wait_for(f"{SHOWN}.length === {len(OPERATIONS)}")
         assert page.evaluate(SHOWN) == OPERATIONS
         assert page.evaluate("document.title") == "larder - Swagger UI"
-        page.screenshot(tmp_path / "docs.png")
+        page.screenshot(SCREENSHOTS / "docs.png")
 
         created = try_out(page, CREATE)  # with the example that the document gives
         listed = try_out(page, LIST)
-        page.screenshot(tmp_path / "try-it-out.png")
+        page.screenshot(SCREENSHOTS / "try-it-out.png")
         for answer in (created, listed):
             assert "200" in answer
             assert "Ada Lovelace" in answer

@@ -2,11 +2,14 @@
 
 import asyncio
 import contextlib
+import signal
 import socket
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
+
+TERMINAL_SIGNALS = (signal.SIGINT, signal.SIGHUP)
 
 _STOP_SECONDS = 6  # a worker ends itself after four, whatever hangs in it
 
@@ -31,12 +34,18 @@ class Child:
         control.setblocking(False)
         with theirs:
             number = theirs.fileno()
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "stillroom.development.worker", str(number), *arguments),
-                cwd=folder,
-                env=environ,
-                pass_fds=[number, *(descriptors or [])],
-            )
+            # Inherited: until the worker has its handlers, a Ctrl-C waits there, and here.
+            signal.pthread_sigmask(signal.SIG_BLOCK, TERMINAL_SIGNALS)
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *(sys.executable, "-m", "stillroom.development.worker"),
+                    *(str(number), *arguments),
+                    cwd=folder,
+                    env=environ,
+                    pass_fds=[number, *(descriptors or [])],
+                )
+            finally:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, TERMINAL_SIGNALS)
         return cls(process, control)
 
     def permit(self) -> None:

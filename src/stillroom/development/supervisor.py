@@ -81,6 +81,8 @@ class _Supervisor:
                 self._cluster = Cluster(_prepare_data(self._folder))
                 stack.callback(self._cluster.stop)
                 self._cluster.launch()
+                for name in [name for name in self._environ if name.startswith("PG")]:
+                    del self._environ[name]  # PGSSLMODE and the like mean another server
                 self._environ["DB_CONFIG"] = with_asyncpg(self._cluster.url(self._name))
             try:
                 await self._supervise()
@@ -149,6 +151,8 @@ class _Supervisor:
     async def _restart_worker(self, files: list[Path]) -> None:
         names = ", ".join(str(file.relative_to(self._folder)) for file in files)
         _say(f"Changed: {names}. Starting anew.")
+        if any(file.parent.name == "versions" for file in files):
+            _say("The database stays as it is; to apply a revision: alembic upgrade head")
         self._expect("change", anext(self._changes))
         await self._stop_worker()
         await self._start_worker()

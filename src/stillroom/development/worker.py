@@ -37,6 +37,7 @@ def main(arguments: list[str]) -> None:
         signal.SIGHUP,
     ):  # a terminal sends them to all: the supervisor decides
         signal.signal(number, _ignore)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGHUP))
     control = Control(socket.socket(fileno=int(arguments[0])))
     if arguments[1] == "serve":
         serve(control, arguments[2], socket.socket(fileno=int(arguments[3])))

@@ -115,7 +115,7 @@ def project(folder: Path) -> dict[str, Any]:
 
 def _authority(host: str) -> str:
     """Return host and port as a URL has them: an IPv6 address stands in brackets."""
-    pattern = r"(?:\[(?P<six>[^\]]*)\]|[^\s:/@?#\[\]]*)(?::(?P<port>\d{1,5}))?"
+    pattern = r"(?:\[(?P<six>[^\]]*)\]|[^\s,:/@?#\[\]]*)(?::(?P<port>\d{1,5}))?"
     match = re.fullmatch(pattern, host)
     if match is None and _is_ipv6(host):
         return f"[{host}]"

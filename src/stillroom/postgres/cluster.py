@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Self
 
 from stillroom.errors import PostgresStartError
-from stillroom.postgres.binaries import Programs, User, executable_by, find_programs
+from stillroom.postgres.binaries import VARIABLE, Programs, User, executable_by, find_programs
 from stillroom.postgres.datafolder import (
     initdb_options,
     is_cluster,
@@ -222,6 +222,13 @@ class Cluster:
 
     def _initialise(self, new: Path) -> None:
         """Make a cluster under another name and rename it when it is whole: never half a one."""
+        programs = str(self._parts.programs.folder)
+        if unquotable := sorted(set('"$`\\') & set(programs)):
+            raise PostgresStartError(
+                f"initdb runs its server through a shell, which would not leave the "
+                f"{' '.join(unquotable)} in {programs} alone. Move the folder, or name other "
+                f"programs: {VARIABLE}=/usr/lib/postgresql/18/bin"
+            )
         sync = [] if self.durable else ["--no-sync"]
         code = 0
         for options in initdb_options(self._parts.programs.major):
