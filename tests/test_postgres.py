@@ -459,6 +459,7 @@ def test_a_statement_of_a_killed_server_does_not_hinder_the_next_start(data: Pat
         assert address
         os.kill(address.pid, signal.SIGKILL)
         process.kill()
+        process.wait()
         assert Path(f"/proc/{pid}").exists()
         busy.close()
         with Cluster(data) as next_one:

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from stillroom.postgres.binaries import VARIABLE, Programs, User
 from stillroom.postgres.postmaster import find_postmaster
 
 _NOBODY = User(65534, 65534)  # initdb wants a user with a name; this one has one everywhere
+_DYING_SECONDS = 1.0  # a process that was killed holds its locks until the kernel has ended it
 
 
 def is_cluster(data: Path) -> bool:
@@ -59,16 +61,25 @@ def lock(data: Path) -> int:
     PostgresStartError when another process has it.
     """
     descriptor = os.open(data, os.O_RDONLY | os.O_DIRECTORY)
+    deadline = time.monotonic() + _DYING_SECONDS
+    while not _try_lock(descriptor):
+        if time.monotonic() > deadline:
+            os.close(descriptor)
+            pid = find_postmaster(data)
+            raise PostgresStartError(
+                f"A PostgreSQL server{f' (pid {pid})' if pid else ''} runs on {data} already, "
+                "started by another process. Use that one, or stop it first."
+            )
+        time.sleep(0.01)
+    return descriptor
+
+
+def _try_lock(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        os.close(descriptor)
-        pid = find_postmaster(data)
-        raise PostgresStartError(
-            f"A PostgreSQL server{f' (pid {pid})' if pid else ''} runs on {data} already, started "
-            "by another process. Use that one, or stop it first."
-        ) from None
-    return descriptor
+        return False
+    return True
 
 
 def initdb_options(major: int) -> Sequence[Sequence[str]]:
