@@ -59,7 +59,7 @@ MUTATIONS = [
         "engine.py",
         "            engine.dialect.do_rollback(connection.connection)\n",
         "",
-        "tests/laws/test_commit_before_response.py",
+        "tests/test_engine.py",
     ),
     Mutation(
         1,

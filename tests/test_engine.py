@@ -136,12 +136,14 @@ async def test_the_commit_of_an_aborted_transaction_raises(driver_url: str) -> N
     """PostgreSQL answers it with ROLLBACK and no error; it is not passed over here."""
     engine = create_engine(parse_url(driver_url), EngineSettings())
     async with engine.connect() as connection:
+        backend = await connection.scalar(text("SELECT pg_backend_pid()"))
         await connection.execute(text("CREATE TABLE lost (id int)"))
         with pytest.raises(DBAPIError):
             await connection.execute(text("SELECT 1 / 0"))
         with pytest.raises(UncommittedWritesError, match=r"Nothing was committed.*savepoint"):
             await connection.commit()
     async with engine.connect() as connection:  # the same one, and its transaction has ended
+        assert await connection.scalar(text("SELECT pg_backend_pid()")) == backend
         assert await connection.scalar(text("SELECT to_regclass('lost')")) is None
     await engine.dispose()
 
