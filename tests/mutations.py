@@ -197,7 +197,7 @@ MUTATIONS = [
         "engine.py",
         "(engine in _retired or _in_transaction(record))",
         "engine in _retired",
-        "tests/test_manager.py",
+        "tests/fastapi/test_unit_of_work.py",
     ),
     Mutation(
         3,

@@ -241,6 +241,29 @@ async def test_a_middleware_sees_the_answer_and_not_the_exception(
     assert response.headers["access-control-allow-origin"] == "http://page"
 
 
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_task_that_a_view_forgot_harms_no_later_request(
+    app: FastAPI, client: httpx2.AsyncClient, fails: bool
+) -> None:
+    """Its connection is given up, with the locks it holds: the pool stays whole."""
+    forgotten: list[asyncio.Task[Any]] = []
+
+    @app.post("/forgotten")
+    async def forget(db: AsyncSession = Depends(get_db)) -> None:
+        await Jar.create(db, name="forgotten")
+        forgotten.append(asyncio.create_task(db.execute(text("SELECT pg_sleep(0.5)"))))
+        await asyncio.sleep(0.05)
+        if fails:
+            raise HTTPException(409)
+
+    await client.post("/forgotten")
+    for number in range(20):
+        assert (await client.post("/jars", params={"name": str(number)})).status_code == 200
+    await asyncio.wait(forgotten)
+    forgotten[0].exception()
+    await nothing_left(manager)
+
+
 async def test_a_redirect_that_is_raised_is_committed(
     app: FastAPI, client: httpx2.AsyncClient
 ) -> None:
