@@ -111,6 +111,20 @@ def test_the_command_does_what_it_does_everywhere(folder: Path, database_url: st
     assert tables(database_url) == {"alembic_version"}
 
 
+def test_tables_of_another_schema_do_not_drift(folder: Path, database_url: str) -> None:
+    """What a revision made in a schema is found there again, and other schemas are let be."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("CREATE SCHEMA pantry")
+        connection.execute("CREATE SCHEMA foreign_to_us")
+        connection.execute("CREATE TABLE foreign_to_us.jars (id int)")
+    models = folder / "models.py"
+    models.write_text(models.read_text() + '\n    __table_args__ = {"schema": "pantry"}\n')
+
+    for arguments in (["revision", "--autogenerate", "-m", "x"], ["upgrade", "head"], ["check"]):
+        answer = alembic(folder, database_url, *arguments)
+        assert answer.returncode == 0, answer.stdout + answer.stderr
+
+
 def test_offline_sql_needs_no_database_and_sets_the_lock_timeout(folder: Path) -> None:
     """`--sql` prints a script that somebody else may run; no URL is asked for."""
     (folder / "migrations" / "versions" / "one.py").write_text(
