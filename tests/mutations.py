@@ -67,7 +67,7 @@ MUTATIONS = [
         "fastapi/route.py",
         "                        overrides.check()\n",
         "                        pass\n",
-        "tests/fastapi/test_unit_of_work.py",
+        "tests/fastapi/test_override.py",
     ),
     Mutation(
         1,
@@ -83,7 +83,7 @@ MUTATIONS = [
         "fastapi/answers.py",
         "if is_good and has_lost_writes(scope):",
         "if False:",
-        "tests/fastapi/test_unit_of_work.py",
+        "tests/fastapi/test_answers.py",
     ),
     Mutation(
         2,
@@ -221,7 +221,7 @@ MUTATIONS = [
         "fastapi/answers.py",
         "        app.add_exception_handler(kind, answer)\n",
         "        pass\n",
-        "tests/fastapi/test_unit_of_work.py",
+        "tests/fastapi/test_answers.py",
     ),
     Mutation(
         5,

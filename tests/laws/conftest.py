@@ -5,8 +5,7 @@ import os
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from stillroom.manager import DatabaseSessionManager
 from stillroom.postgres import Cluster
 from tests.conftest import DRIVERS, NewDatabase
 from tests.laws.app import Base
+from tests.processes import eventually
 
 
 @dataclass
@@ -117,12 +117,9 @@ def answers(client: httpx2.Client) -> bool:
     return client.get("/pool").status_code == 200
 
 
-def wait_until(holds: Any, seconds: float = 15.0) -> None:
+def wait_until(holds: Callable[[], bool]) -> None:
     """Wait for a condition; fail when it does not come."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
+    assert eventually(holds), "waited in vain"
 
 
 async def create_tables(url: str) -> None:

@@ -95,7 +95,7 @@ def answer_errors(app: FastAPI, manager: DatabaseSessionManager) -> None:
 async def _answer_http_exception(_request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for it alone
     headers = dict(error.headers or {})
-    if error.status_code < 400 or error.status_code in {204, 304}:
+    if error.status_code < 400:
         return Response(status_code=error.status_code, headers=headers)
     title = phrase(error.status_code)
     detail: Any = error.detail  # FastAPI's HTTPException takes any JSON

@@ -1,0 +1,74 @@
+"""A list of any length as one JSON array."""
+
+import json
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any
+
+import httpx2
+import pytest
+from fastapi import FastAPI
+from pydantic import RootModel
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from stillroom.fastapi import (
+    JSONArrayResponse,
+)
+from tests.fastapi.conftest import JarSchema, manager
+
+
+@pytest.mark.parametrize("number", [0, 1, 1999, 2000, 2001, 4000, 4001])
+async def test_a_list_of_any_length_is_one_array(
+    app: FastAPI, client: httpx2.AsyncClient, number: int
+) -> None:
+    """Whole or streamed, the body is the same JSON; a short one says its length."""
+
+    async def read(session: AsyncSession, size: int) -> AsyncGenerator[Sequence[dict[str, Any]]]:
+        query = text("SELECT n AS id, 'x' AS name FROM generate_series(1, :number) n")
+        rows = await session.stream(
+            query, {"number": number}, execution_options={"yield_per": size}
+        )
+        async for part in rows.mappings().partitions(size):
+            yield [dict(row) for row in part]
+
+    @app.get("/rows")
+    async def rows() -> JSONArrayResponse:
+        return JSONArrayResponse(manager, read, JarSchema)
+
+    response = await client.get("/rows")
+
+    assert json.loads(response.content) == [{"id": n + 1, "name": "x"} for n in range(number)]
+    assert ("content-length" in response.headers) == (number <= 2000)
+    assert response.headers["content-type"] == "application/json"
+
+
+async def test_a_list_of_lists_is_not_taken_for_whole(
+    app: FastAPI, client: httpx2.AsyncClient
+) -> None:
+    """What the rows look like does not matter: here each ends with a bracket."""
+
+    async def read(_session: AsyncSession, size: int) -> AsyncGenerator[list[list[int]]]:
+        yield [[number] for number in range(size)]
+        yield [[-1]]
+
+    @app.get("/lists")
+    async def lists() -> JSONArrayResponse:
+        return JSONArrayResponse(manager, read, RootModel[list[int]])
+
+    response = await client.get("/lists")
+
+    assert len(json.loads(response.content)) == 2001
+
+
+async def test_parts_may_be_of_any_size(app: FastAPI, client: httpx2.AsyncClient) -> None:
+    """A short part, or an empty one, is not taken for the last."""
+
+    async def read(_session: AsyncSession, _size: int) -> AsyncGenerator[list[int]]:
+        for part in ([1], [], [2, 3], []):
+            yield part
+
+    @app.get("/parts")
+    async def parts() -> JSONArrayResponse:
+        return JSONArrayResponse(manager, read, int)
+
+    assert (await client.get("/parts")).json() == [1, 2, 3]
