@@ -33,8 +33,8 @@ MUTATIONS = [
         1,
         "the route commits before the response",
         "fastapi/route.py",
-        "overrides.check()\n                        await unit.commit()\n",
-        "overrides.check()\n",
+        "    overrides.check()\n    await unit.commit()\n",
+        "    overrides.check()\n",
         "tests/laws/test_commit_before_response.py",
     ),
     Mutation(
@@ -65,8 +65,8 @@ MUTATIONS = [
         1,
         "an override that leaves writes uncommitted is an error",
         "fastapi/route.py",
-        "                        overrides.check()\n",
-        "                        pass\n",
+        "    overrides.check()\n",
+        "",
         "tests/fastapi/test_override.py",
     ),
     Mutation(

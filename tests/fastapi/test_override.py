@@ -4,11 +4,11 @@ from collections.abc import AsyncIterator
 
 import httpx2
 import pytest
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI, HTTPException
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 
-from tests.fastapi.conftest import get_db, manager, names
+from tests.fastapi.conftest import Jar, get_db, manager, names
 
 
 async def bring_a_session() -> AsyncIterator[AsyncSession]:
@@ -101,4 +101,20 @@ async def test_a_session_of_a_fixture_is_watched_in_every_request(
         answers = [await client.post("/jars", params={"name": str(n)}) for n in range(3)]
 
     assert [answer.status_code for answer in answers] == [500, 500, 500]
+    assert await names() == []
+
+
+async def test_a_redirect_that_is_raised_is_watched_too(
+    app: FastAPI, client: httpx2.AsyncClient
+) -> None:
+    """A raised redirect says that all is well, like one that is returned."""
+
+    @app.post("/raised")
+    async def raised(db: AsyncSession = Depends(get_db)) -> None:
+        await Jar.create(db, name="lost")
+        raise HTTPException(303, headers={"Location": "/"})
+
+    app.dependency_overrides[get_db] = bring_a_session
+
+    assert (await client.post("/raised")).status_code == 500
     assert await names() == []

@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
-from stillroom.errors import ConfigurationError
+from stillroom.errors import ConfigurationError, StillroomError
 from stillroom.fastapi.override import OverrideWatch
 from stillroom.manager import DatabaseSessionManager
 from stillroom.problems import sqlstate_of
@@ -63,11 +63,11 @@ class UnitOfWorkRoute(APIRoute):
                 try:
                     response = await _respond(handle, request, overrides)
                     if response.status_code < 400:
-                        overrides.check()
-                        await unit.commit()
+                        await _commit(unit, overrides)
                 except HTTPException as answer:
                     if answer.status_code < 400:
-                        await unit.commit()
+                        await overrides.look()
+                        await _commit(unit, overrides)
                     raise
                 except Exception as error:
                     await unit.note(error)
@@ -95,6 +95,11 @@ async def _respond(
         msg = "A dependency with `yield` has passed over an exception; let it raise it again."
         raise ConfigurationError(msg)
     return responses[0]
+
+
+async def _commit(unit: "UnitOfWork", overrides: OverrideWatch) -> None:
+    overrides.check()
+    await unit.commit()
 
 
 def unit_of_work(*, read_only: bool) -> Callable[[_Endpoint], _Endpoint]:
@@ -149,7 +154,8 @@ class UnitOfWork:
         if self._session is None or self.read_only:
             return
         self._is_demoted = sqlstate_of(error) == "25006"
-        if not isinstance(error, DBAPIError):  # after one, a handler knows that nothing is there
+        # After an error of the database, or one of ours, a handler knows that nothing is there.
+        if not isinstance(error, DBAPIError | StillroomError):
             self.has_lost_writes = await has_writes(self._session)
 
     async def close(self) -> None:
