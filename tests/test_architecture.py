@@ -45,7 +45,9 @@ LAYERS = [
 DOORS = {
     "alembic": {"migrations"},
     "anyio": {"manager"},
+    "asyncpg": {"testing"},
     "fastapi": {"fastapi"},
+    "greenlet": {"testing"},
     "psycopg": {"manager"},
     "pydantic": {"fastapi"},
     "pytest": {"pytest_plugin"},

@@ -1,0 +1,1 @@
+"""Tests on a real PostgreSQL: the sandbox, clones, counted queries; what the pytest plugin uses."""

@@ -1,0 +1,129 @@
+"""One physical connection to PostgreSQL, spoken to in messages."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import asyncpg
+
+from stillroom.errors import StillroomError
+from stillroom.testing.messages import Message, Messages, error_fields, query, row, text
+
+
+class BackendError(StillroomError):
+    """Report what PostgreSQL said to a statement of the sandbox's own."""
+
+    def __init__(self, body: bytes) -> None:
+        """Take the body of the ErrorResponse."""
+        super().__init__(error_fields(body).get("M", "?"))
+        self.body = body
+
+
+@dataclass
+class Answer:
+    """What came back until the ReadyForQuery."""
+
+    error: bytes | None = None
+    tags: list[str] = field(default_factory=list[str])
+    is_suspended: bool = False
+    rows: list[list[str | None]] = field(default_factory=list[list[str | None]])
+
+
+class Backend(asyncio.Protocol):
+    """Send messages to a server and hand each answer to whom it belongs, in order."""
+
+    def __init__(self, connection: Any) -> None:
+        self._driver_connection = connection
+        self._transport: Any = connection._transport
+        self._messages = Messages()
+        self._pending: deque[_Pending] = deque()
+
+    @classmethod
+    async def open(cls, **arguments: Any) -> "Backend":
+        """Connect as asyncpg does, so that each way to authenticate is known, and take over."""
+        connection = await cast("Any", asyncpg).connect(**arguments)
+        backend = cls(connection)
+        backend._transport.set_protocol(backend)
+        return backend
+
+    def send(self, data: bytes, sink: Callable[[Message], None] | None = None) -> "_Pending":
+        """Send messages that end with one ReadyForQuery; what comes back goes to the sink."""
+        pending = _Pending(sink)
+        self._pending.append(pending)
+        self._transport.write(data)
+        return pending
+
+    def write(self, data: bytes) -> None:
+        """Send more of what is under way: the data of a COPY."""
+        self._transport.write(data)
+
+    async def query(self, sql: str) -> list[list[str | None]]:
+        """Run statements; return the rows. Raises BackendError."""
+        pending = self.send(query(sql))
+        answer = await pending.done
+        if answer.error is not None:
+            raise BackendError(answer.error)
+        return answer.rows
+
+    async def cancel(self) -> None:
+        """Ask the server to cancel what runs; return when it has passed that on."""
+        cancelled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        await self._driver_connection._cancel(cancelled)
+
+    def close(self) -> None:
+        """Say goodbye and hang up."""
+        if not self._transport.is_closing():
+            self._transport.write(Message(b"X").encode())
+        self._transport.close()
+        self._driver_connection.terminate()
+
+    def data_received(self, data: bytes) -> None:
+        """Route each message to the first of those who wait."""
+        for message in self._messages.feed(data):
+            if self._pending and self._pending[0].take(message):
+                self._pending.popleft()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell all who wait."""
+        for pending in self._pending:
+            pending.lose(exc)
+        self._pending.clear()
+
+
+class _Pending:
+    def __init__(self, sink: Callable[[Message], None] | None) -> None:
+        self.done: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._sink = sink
+        self._answer = Answer()
+
+    def take(self, message: Message) -> bool:
+        """Take a message; say whether it was the last."""
+        answer = self._answer
+        match message.kind:
+            case b"Z":
+                if not self.done.done():
+                    self.done.set_result(answer)
+                return True
+            case b"E":
+                answer.error = answer.error or message.body
+            case b"C":
+                answer.tags.append(text(message.body))
+            case b"s":
+                answer.is_suspended = True
+            case b"D" if self._sink is None:
+                answer.rows.append(row(message.body))
+            case _:
+                pass
+        if self._sink is not None:
+            self._sink(message)
+        return False
+
+    def lose(self, exc: Exception | None) -> None:
+        if self.done.done():
+            return
+        if self._answer.error is not None:
+            self.done.set_result(self._answer)
+        else:
+            self.done.set_exception(exc or ConnectionResetError("PostgreSQL closed the connection"))

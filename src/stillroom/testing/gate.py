@@ -1,0 +1,138 @@
+"""Who may speak on the one connection of a sandbox: one at a time, and one that writes at most."""
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING
+
+from stillroom.testing.refusal import Refusal
+
+if TYPE_CHECKING:
+    from stillroom.testing.connection import LogicalConnection
+
+
+class Gate:
+    """Give turns in the order in which they were asked for.
+
+    While one connection has uncommitted writes (the owner) all others wait, so none reads what
+    PostgreSQL would not show it yet, and savepoints never interleave. Who waits for an owner that
+    its own task holds would wait for ever: that is a Refusal at once, any other one after `wait`
+    seconds.
+    """
+
+    def __init__(self, wait: float) -> None:
+        self.wait = wait
+        self.owner: LogicalConnection | None = None
+        self.busy: LogicalConnection | None = None
+        self._waiting: deque[_Waiting] = deque()
+        self._free: asyncio.Future[None] | None = None
+
+    async def enter(self, connection: "LogicalConnection", *, passes_owner: bool = False) -> None:
+        """Return when it is the connection's turn, which lasts until `leave()`."""
+        waiting = _Waiting(connection, passes_owner)
+        if not self._waiting and self._may_run(waiting):
+            self.busy = connection
+            return
+        self._refuse_deadlock(waiting)
+        self._waiting.append(waiting)
+        timer = asyncio.get_running_loop().call_later(self.wait, self._give_up, waiting)
+        try:
+            self._wake()
+            await waiting.turn
+        finally:
+            timer.cancel()
+            if waiting in self._waiting:
+                self._waiting.remove(waiting)
+
+    def leave(self) -> None:
+        """End the turn."""
+        self.busy = None
+        if self._free is not None:
+            self._free.set_result(None)
+            self._free = None
+        self._wake()
+
+    async def free(self) -> None:
+        """Return when no turn is taken; nobody may wait for one."""
+        if self.busy is not None:
+            self._free = asyncio.get_running_loop().create_future()
+            await self._free
+
+    def release(self, connection: "LogicalConnection") -> None:
+        """Note that the connection has no uncommitted writes any more."""
+        if self.owner is connection:
+            self.owner = None
+
+    def withdraw(self, connection: "LogicalConnection", error: Exception) -> bool:
+        """Let a connection that waits go on with an error; say whether it waited."""
+        for waiting in self._waiting:
+            if waiting.connection is connection and not waiting.turn.done():
+                waiting.turn.set_exception(error)
+                return True
+        return False
+
+    def _may_run(self, waiting: "_Waiting") -> bool:
+        free = self.owner is None or self.owner is waiting.connection or waiting.passes_owner
+        return self.busy is None and free
+
+    def _wake(self) -> None:
+        for waiting in list(self._waiting):
+            if waiting.turn.done():
+                continue
+            if self._may_run(waiting):
+                self.busy = waiting.connection
+                waiting.turn.set_result(None)
+                return
+            try:
+                self._refuse_deadlock(waiting)
+            except Refusal as refusal:
+                waiting.turn.set_exception(refusal)
+
+    def _refuse_deadlock(self, waiting: "_Waiting") -> None:
+        owner, connection = self.owner, waiting.connection
+        if owner is None or owner is connection or waiting.passes_owner:
+            return
+        if connection.never_waits:
+            raise Refusal(
+                f"{connection.statement!r} asks for rows that nobody has locked, while connection "
+                f"{owner.number} has uncommitted work ({owner.statement!r}). The sandbox cannot "
+                "tell which rows are locked"
+            )
+        if owner.task is not None and owner.task is connection.task:
+            raise Refusal(_DEADLOCK.format(**self._names(waiting, owner)))
+
+    def _give_up(self, waiting: "_Waiting") -> None:
+        if waiting.turn.done():
+            return
+        if self.owner is None or self.owner is waiting.connection:
+            return  # it waits for a statement that still runs, as it may
+        waiting.turn.set_exception(
+            Refusal(_TIMEOUT.format(seconds=self.wait, **self._names(waiting, self.owner)))
+        )
+
+    def _names(self, waiting: "_Waiting", owner: "LogicalConnection") -> dict[str, object]:
+        connection = waiting.connection
+        return {
+            "waiter": connection.number,
+            "statement": connection.statement,
+            "owner": owner.number,
+            "write": owner.last_write,
+        }
+
+
+class _Waiting:
+    def __init__(self, connection: "LogicalConnection", passes_owner: bool) -> None:
+        self.connection = connection
+        self.passes_owner = passes_owner
+        self.turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+
+_DEADLOCK = (
+    "Connection {waiter} runs {statement!r} while connection {owner} has uncommitted writes "
+    "({write!r}), and the same task holds both: neither could ever go on. On PostgreSQL the "
+    "statement would not see those writes, or wait for them for ever. Was a commit() forgotten"
+)
+_TIMEOUT = (
+    "Connection {waiter} has waited {seconds:g} s to run {statement!r}: connection {owner} has "
+    "uncommitted writes ({write!r}) and neither commits nor rolls back. On PostgreSQL the "
+    "statement would not see those writes. Was a commit() forgotten"
+)

@@ -1,0 +1,27 @@
+"""What the sandbox answers by itself: errors as PostgreSQL would, and what it cannot answer."""
+
+from stillroom.errors import StillroomError
+
+MARKER = '@pytest.mark.stillroom(isolation="clone")'
+"""What gives a test a database of its own."""
+
+
+class SandboxError(StillroomError):
+    """Fail a statement with a SQLSTATE and a message, in the words of PostgreSQL."""
+
+    def __init__(self, sqlstate: str, message: str) -> None:
+        self.sqlstate = sqlstate
+        super().__init__(message)
+
+
+class Refusal(SandboxError):  # noqa: N818  (the field says "to refuse a statement")
+    """Refuse a statement that a sandbox cannot run as production would; name the way out.
+
+    Its SQLSTATE is of a class that PostgreSQL leaves to others.
+    """
+
+    def __init__(self, reason: str) -> None:
+        """Take what happened, without a full stop."""
+        super().__init__(
+            "SR001", f"{reason}. Commit first; or give the test a database of its own: {MARKER}"
+        )

@@ -1,0 +1,242 @@
+"""All of a test's connections in one transaction of PostgreSQL, which is rolled back.
+
+One physical connection lives in a thread of its own. What the application takes for connections
+are logical ones (`connection.py`), whose COMMIT releases a savepoint.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from stillroom.testing.backend import Backend
+from stillroom.testing.connection import LogicalConnection
+from stillroom.testing.gate import Gate
+from stillroom.testing.messages import parameter_status, query
+from stillroom.testing.parameters import Values, apply
+from stillroom.testing.refusal import Refusal
+from stillroom.testing.transport import Wire
+
+
+@dataclass
+class _Level:
+    """A savepoint that the work of a scope (session, module, class, test) is rolled back to."""
+
+    key: str
+    applied: Values
+    sequences: dict[str, str] = field(default_factory=dict[str, str])
+    has_writes: bool = False
+    has_drawn: bool = False  # from a sequence, which no rollback gives back
+
+
+class Sandbox:
+    """Own the physical connection, the levels of rollback and the logical connections.
+
+    Everything runs in the loop of the sandbox's thread. A level is entered when a statement first
+    needs it, so a test that uses no database costs nothing.
+    """
+
+    def __init__(self, connect_arguments: dict[str, Any], *, wait: float = 3.0) -> None:
+        self.gate = Gate(wait)
+        self.connections: dict[int, LogicalConnection] = {}
+        self.refusals: list[Refusal] = []
+        self.commits = 0
+        self.writing_functions: set[str] = set(_WRITING_FUNCTIONS)
+        self.greeting = b""
+        self.backend: Backend
+        self._connect_arguments = connect_arguments
+        self._wanted: tuple[str, ...] = ("run",)
+        self._levels: list[_Level] = []
+        self._startup: Values = {}
+        self._applied: Values = {}
+        self._kept_applied: Values = {}
+        self._deferred: list[str] = []
+        self._numbers = 0
+
+    async def open(self) -> None:
+        """Connect, and read what the sandbox has to know of the database."""
+        self.backend = await Backend.open(**self._connect_arguments)
+        rows = await self.backend.query(_SETTINGS)
+        self.greeting = b"".join(parameter_status(str(name), value or "") for name, value in rows)
+        rows = await self.backend.query(_VOLATILE)
+        self.writing_functions |= {str(name) for (name,) in rows}
+        await self.note_constraints()
+
+    def close(self) -> None:
+        """Hang up; PostgreSQL rolls back."""
+        for connection in list(self.connections.values()):
+            connection.lose()
+        self.backend.close()
+
+    def accept(self, wire: Wire) -> LogicalConnection:
+        """Take a new connection of the application."""
+        self._numbers += 1
+        connection = LogicalConnection(self, wire, self._numbers)
+        self.connections[connection.number] = connection
+        return connection
+
+    async def stand_at(self, levels: Sequence[str]) -> None:
+        """Leave the levels that are not named, undoing their work; the others are entered later."""
+        self._wanted = ("run", *levels)
+        kept = _common(self._levels, self._wanted)
+        if len(kept) < len(self._levels):
+            await self._end_statements()
+            await self._leave(len(kept))
+
+    async def prepare(self, startup: Values) -> None:
+        """Enter the levels that are wanted; called with the turn."""
+        if len(self._levels) == len(self._wanted):
+            return
+        sql: list[str] = []
+        if not self._levels:
+            if startup != self._startup:
+                sql.append(apply(startup, self._startup))
+                self._startup = dict(startup)
+            sql.append("BEGIN")
+        else:
+            sql.append("RELEASE SAVEPOINT s")
+        first = len(self._levels)
+        if not first:
+            self._applied = dict(self._startup)
+        for number, key in enumerate(self._wanted[first:], first):
+            if number:
+                sql.append(f"SAVEPOINT level_{number}")
+            self._levels.append(_Level(key, dict(self._applied)))
+        sql.append("SAVEPOINT s")
+        self._kept_applied = dict(self._applied)
+        await self.backend.query("; ".join(filter(None, sql)))
+        base = self._levels[first - 1] if first else None
+        if base is None or base.has_writes:
+            sequences = await self._read_sequences()
+        else:
+            sequences = base.sequences
+        for level in self._levels[first:]:
+            level.sequences = sequences
+
+    def switch(self, wanted: Values) -> bytes:
+        """Return the query that gives the physical connection these parameters; it may be none."""
+        if wanted == self._applied:
+            return b""
+        sql = apply(wanted, self._applied)
+        self._applied = dict(wanted)
+        return query(sql) if sql else b""
+
+    def assume(self, applied: Values) -> None:
+        """Note what a statement of the application has made of the parameters."""
+        self._applied = dict(applied)
+
+    async def keep(self, before: str = "") -> None:
+        """Make what was done since the last savepoint the work of the level."""
+        checks = ""
+        if self._deferred:
+            deferred = ", ".join(self._deferred)
+            checks = f"SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS {deferred} DEFERRED; "
+        await self.backend.query(f"{before}{checks}RELEASE SAVEPOINT s; SAVEPOINT s")
+        self.commits += 1
+        self._levels[-1].has_writes = True
+        self._kept_applied = dict(self._applied)
+
+    async def seal(self) -> None:
+        """Keep open cursors from a later rollback of somebody else's work."""
+        await self.backend.query("RELEASE SAVEPOINT s; SAVEPOINT s")
+        self._kept_applied = dict(self._applied)
+
+    async def undo(self, savepoint: str = "s") -> None:
+        """Roll back to a savepoint; parameters that were set since are gone too."""
+        await self.backend.query(f"ROLLBACK TO SAVEPOINT {savepoint}")
+        self._levels[-1].has_drawn = True
+        if savepoint == "s":
+            self._applied = dict(self._kept_applied)
+
+    async def note_constraints(self) -> None:
+        """Read which constraints are checked at COMMIT alone."""
+        self._deferred = [str(name) for (name,) in await self.backend.query(_DEFERRED)]
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Remember a refusal, for an application may pass over the error."""
+        self.refusals.append(refusal)
+
+    def forget(self, connection: LogicalConnection) -> None:
+        """Drop a connection that has ended."""
+        self.connections.pop(connection.number, None)
+
+    async def _end_statements(self) -> None:
+        lost = Refusal("The test has ended while this statement waited for its turn")
+        for connection in self.connections.values():
+            self.gate.withdraw(connection, lost)
+        if self.gate.busy is not None:
+            await self.backend.cancel()
+        await self.gate.free()
+        for connection in self.connections.values():
+            connection.leave_level()
+        if self.gate.owner is not None:
+            self._levels[-1].has_drawn = True
+            self.gate.owner = None
+
+    async def _leave(self, count: int) -> None:
+        gone, kept = self._levels[count:], self._levels[:count]
+        sequences = gone[0].sequences
+        is_used = any(level.has_writes or level.has_drawn for level in gone)
+        del self._levels[count:]
+        if not any(level.has_writes for level in kept):
+            self._levels.clear()
+            self._applied = dict(self._startup)
+            sql = "ROLLBACK"
+        else:
+            self._applied = dict(gone[0].applied)
+            self._kept_applied = dict(self._applied)
+            level = f"level_{count}"
+            sql = f"ROLLBACK TO SAVEPOINT {level}; RELEASE SAVEPOINT {level}; SAVEPOINT s"
+        if is_used:
+            sql += f"; {_reset_sequences(sequences)}"
+        await self.backend.query(sql)
+
+    async def _read_sequences(self) -> dict[str, str]:
+        rows = await self.backend.query(_SEQUENCES)
+        return {str(oid): str(value) for oid, value in rows}
+
+
+def _common(levels: Sequence[_Level], wanted: Sequence[str]) -> list[_Level]:
+    kept: list[_Level] = []
+    for level, key in zip(levels, wanted, strict=False):
+        if level.key != key:
+            break
+        kept.append(level)
+    return kept
+
+
+def _reset_sequences(values: dict[str, str]) -> str:
+    known = ", ".join(f"({oid}::oid, {value}::bigint)" for oid, value in values.items())
+    return (
+        "SELECT setval(s.seqrelid, coalesce(b.value, s.seqstart), b.value IS NOT NULL) "
+        f"FROM pg_sequence s LEFT JOIN (VALUES {known or '(0::oid, 0::bigint)'}) "
+        "b(oid, value) "
+        "ON b.oid = s.seqrelid "
+        "WHERE pg_sequence_last_value(s.seqrelid) IS DISTINCT FROM b.value"
+    )
+
+
+# What the functions of PostgreSQL itself change, or hold until the end of the transaction.
+_WRITING_FUNCTIONS = {
+    "NEXTVAL", "SETVAL", "LO_CREAT", "LO_CREATE", "LO_UNLINK", "LO_PUT", "LO_FROM_BYTEA",
+    "LO_IMPORT", "LOWRITE", "LO_TRUNCATE", "PG_CURRENT_XACT_ID", "TXID_CURRENT",
+}  # fmt: skip
+
+_SETTINGS = (
+    "SELECT name, setting FROM pg_settings WHERE name IN ('server_version', 'server_encoding', "
+    "'client_encoding', 'application_name', 'is_superuser', 'session_authorization', 'DateStyle', "
+    "'IntervalStyle', 'TimeZone', 'integer_datetimes', 'standard_conforming_strings', "
+    "'in_hot_standby', 'default_transaction_read_only', 'search_path')"
+)
+_VOLATILE = (
+    "SELECT DISTINCT upper(proname) FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace "
+    "WHERE provolatile = 'v' AND nspname NOT IN ('pg_catalog', 'information_schema') "
+    "AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = p.oid AND d.deptype = 'e')"
+)
+_DEFERRED = (
+    "SELECT DISTINCT format('%I.%I', nspname, conname) FROM pg_constraint "
+    "JOIN pg_namespace n ON n.oid = connamespace WHERE condeferrable AND condeferred"
+)
+_SEQUENCES = (
+    "SELECT seqrelid, pg_sequence_last_value(seqrelid) FROM pg_sequence "
+    "WHERE pg_sequence_last_value(seqrelid) IS NOT NULL"
+)

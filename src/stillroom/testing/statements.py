@@ -1,0 +1,206 @@
+"""SQL as the sandbox has to know it: what a statement may change, and what cannot be sandboxed."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from functools import lru_cache
+
+
+class Kind(Enum):
+    """What a statement does to a transaction."""
+
+    READ = "read"
+    WRITE = "write"
+    CONTROL = "control"  # BEGIN, COMMIT, SAVEPOINT and the like
+    EMPTY = "empty"
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One statement, read as far as words go: unknown ones are taken for writes."""
+
+    text: str
+    words: str
+    """The statement in capitals, without comments, literals and quoted names."""
+    kind: Kind
+    functions: frozenset[str]
+    """The names in front of a parenthesis, in capitals."""
+    refusal: str
+    """Why it cannot run inside of a transaction that is rolled back; empty where it can."""
+
+    @property
+    def is_setting(self) -> bool:
+        """Say whether it may change a run-time parameter."""
+        return "SET_CONFIG" in self.functions or self.words.startswith(("SET ", "RESET", "DISCARD"))
+
+    @property
+    def is_advisory(self) -> bool:
+        """Say whether it takes or gives back an advisory lock."""
+        return any("ADVISORY" in name for name in self.functions)
+
+    @property
+    def is_alone(self) -> bool:
+        """Say whether it reads no table, so that any connection answers it alike."""
+        return " FROM " not in f"{self.words} "
+
+    @property
+    def never_waits(self) -> bool:
+        """Say whether it passes over rows that are locked, or fails at once."""
+        return " SKIP LOCKED" in self.words or " NOWAIT" in self.words
+
+    @property
+    def sees_transaction_id(self) -> bool:
+        """Say whether it asks if its transaction has written."""
+        return bool(self.functions & {"PG_CURRENT_XACT_ID_IF_ASSIGNED", "TXID_CURRENT_IF_ASSIGNED"})
+
+    @property
+    def keeps_cursor(self) -> bool:
+        """Say whether it opens a cursor that outlives it."""
+        return self.words.startswith("DECLARE ")
+
+
+@lru_cache(maxsize=4096)
+def read_statements(sql: str) -> tuple[Statement, ...]:
+    """Return the statements of a text, without the empty ones."""
+    found = [_statement(text, words) for text, words in _split(sql)]
+    return tuple(statement for statement in found if statement.kind is not Kind.EMPTY)
+
+
+def emulate_transaction_id(sql: str) -> str:
+    """Return the text with the id of the transaction taken from the parameter `stillroom.xid`.
+
+    All connections of a sandbox share one transaction of PostgreSQL; whether the own one has
+    written is known to the sandbox alone.
+    """
+    return _XID.sub(
+        lambda found: (
+            "nullif(current_setting('stillroom.xid', true), '')::"
+            f"{'xid8' if found[1].lower().startswith('pg') else 'int8'}"
+        ),
+        sql,
+    )
+
+
+_XID = re.compile(
+    r"(?:pg_catalog\.)?\b(pg_current_xact_id_if_assigned|txid_current_if_assigned)\s*\(\s*\)",
+    re.IGNORECASE,
+)
+
+_TOKEN = re.compile(
+    r"""
+      (?P<blank>\s+|--[^\n]*)
+    | (?P<comment>/\*)
+    | (?P<literal>[eE]'(?:[^'\\]|\\.|'')*'|(?:[bBxXnN]|[uU]&)?'(?:[^']|'')*')
+    | (?P<dollar>\$(?P<tag>[A-Za-z_\x80-\uffff]?\w*)\$.*?\$(?P=tag)\$)
+    | (?P<name>(?:[uU]&)?"(?:[^"]|"")*")
+    | (?P<word>[A-Za-z_\x80-\uffff][\w$\x80-\uffff]*)
+    | (?P<number>\$?\d[\w.]*)
+    | (?P<end>;)
+    | (?P<other>.)
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+
+
+def _split(sql: str) -> Iterator[tuple[str, str]]:
+    words: list[str] = []
+    start = position = 0
+    while position < len(sql):
+        found = _TOKEN.match(sql, position)
+        if found is None:
+            msg = f"The last alternative takes any character, but not {sql[position]!r}"
+            raise AssertionError(msg)
+        position = found.end()
+        match found.lastgroup:
+            case "comment":
+                position = _end_of_comment(sql, position)
+            case "literal" | "dollar" | "tag":
+                words.append("''")
+            case "name":
+                words.append('""')
+            case "word":
+                words.append(found[0].upper())
+            case "end" if not _is_routine(words):
+                yield sql[start : found.start()], " ".join(words)
+                words, start = [], position
+            case "number" | "other" | "end":
+                words.append(found[0])
+            case _:
+                pass
+    yield sql[start:], " ".join(words)
+
+
+def _end_of_comment(sql: str, position: int) -> int:
+    depth = 1  # comments nest
+    while depth and position < len(sql):
+        two = sql[position : position + 2]
+        depth += (two == "/*") - (two == "*/")
+        position += 2 if two in ("/*", "*/") else 1
+    return position
+
+
+def _is_routine(words: list[str]) -> bool:
+    """Say whether a semicolon stands within the body of a routine that is written in SQL."""
+    text = " ".join(words)
+    return text.startswith("CREATE ") and text.count("BEGIN ATOMIC") > text.endswith(" END")
+
+
+def _statement(text: str, words: str) -> Statement:
+    functions = frozenset(re.findall(r"(\w+) \(", words))
+    return Statement(text, words, _kind(words), functions, _refusal(words, functions))
+
+
+def _kind(words: str) -> Kind:
+    if not words:
+        return Kind.EMPTY
+    if _CONTROL.match(words):
+        return Kind.CONTROL
+    is_read = _READ.match(words) and not _WRITES_WITHIN.search(words)
+    return Kind.READ if is_read else Kind.WRITE
+
+
+_CONTROL = re.compile(
+    r"(BEGIN|START TRANSACTION|COMMIT|END|ROLLBACK|ABORT|SAVEPOINT|RELEASE|SET (LOCAL )?TRANSACTION"
+    r"|PREPARE TRANSACTION)\b"
+)
+_READ = re.compile(
+    r"(\( )*(SELECT|VALUES|TABLE|SHOW|EXPLAIN|WITH|FETCH|MOVE|CLOSE|DECLARE|COPY|SET|RESET|DISCARD"
+    r"|PREPARE|DEALLOCATE|UNLISTEN)\b"
+)
+_WRITES_WITHIN = re.compile(
+    r"\b(INSERT|UPDATE|DELETE|MERGE|INTO|FOR (NO KEY )?UPDATE|FOR (KEY )?SHARE|DISCARD (ALL|TEMP)"
+    r"|^PREPARE)\b"
+    r"|^COPY .* FROM\b(?!.* TO\b)"
+)
+
+
+def _refusal(words: str, functions: frozenset[str]) -> str:
+    if "PG_NOTIFY" in functions:
+        return _REFUSED[0][1]
+    return next((why for pattern, why in _REFUSED if pattern.match(words)), "")
+
+
+_REFUSED = [
+    (re.compile(r"(LISTEN|NOTIFY)\b"), "a notification is sent at a COMMIT, which never comes"),
+    (re.compile(r"VACUUM\b"), "VACUUM cannot run inside a transaction"),
+    (
+        re.compile(r"(BEGIN|START TRANSACTION|SET)\b.*\bSERIALIZABLE\b"),
+        "all connections share one transaction, so conflicts of SERIALIZABLE are never found",
+    ),
+    (
+        re.compile(r"(CREATE|DROP|REINDEX|ALTER)\b(?! (OR|FUNCTION|PROCEDURE)).*\bCONCURRENTLY\b"),
+        "CONCURRENTLY cannot run inside a transaction",
+    ),
+    (
+        re.compile(
+            r"(CREATE|DROP) (DATABASE|TABLESPACE|SUBSCRIPTION)\b|ALTER SYSTEM\b|CLUSTER$"
+            r"|REINDEX (\(.*\) )?(DATABASE|SYSTEM|SCHEMA)\b"
+        ),
+        "it cannot run inside a transaction",
+    ),
+    (
+        re.compile(r"PREPARE TRANSACTION\b|(COMMIT|ROLLBACK) PREPARED\b"),
+        "a prepared transaction would outlive the test",
+    ),
+]

@@ -1,0 +1,156 @@
+"""Connections of asyncpg that end inside the process, and belong to no event loop.
+
+asyncpg builds a connection on a transport of its event loop. Here the transport is an object in
+memory whose other end is the sandbox, in a thread of its own; the event loop that asyncpg sees is
+whichever one runs. So a pool lives on from test to test, each of which may have another loop.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+
+class Peer(Protocol):
+    """The other end of a wire; called in its own thread."""
+
+    def receive(self, data: bytes, task: "asyncio.Task[Any] | None") -> None:
+        """Take bytes that a task of the application sent."""
+        ...
+
+    def hang_up(self) -> None:
+        """End the connection."""
+        ...
+
+
+class Wire(asyncio.Transport):
+    """Carry bytes between a protocol of asyncpg, in any loop, and a peer in its own thread."""
+
+    def __init__(
+        self,
+        protocol: Any,
+        peer_loop: asyncio.AbstractEventLoop,
+        accept: Callable[["Wire"], Peer],
+    ) -> None:
+        super().__init__()
+        self._protocol = protocol
+        self._peer_loop = peer_loop
+        self._loop = asyncio.get_running_loop()
+        self._peer: Peer
+        self._closing = False
+        self._received: deque[bytes] = deque()
+        self._is_paused = False
+        peer_loop.call_soon_threadsafe(self._connect, accept)
+
+    def write(self, data: Any) -> None:
+        """Send, in the name of the running task."""
+        self._loop = asyncio.get_running_loop()
+        sent = bytes(data)
+        self._peer_loop.call_soon_threadsafe(self._send, sent, asyncio.current_task())
+
+    def writelines(self, list_of_data: Iterable[Any]) -> None:
+        """Send several pieces as one."""
+        self.write(b"".join(bytes(data) for data in list_of_data))
+
+    def deliver(self, data: bytes) -> None:
+        """Hand an answer to the application; called in the peer's thread."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._receive, data)
+
+    def lose(self) -> None:
+        """Tell the application that the connection has ended; called in the peer's thread."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._lose)
+        else:
+            self._lose()
+
+    def close(self) -> None:
+        """End the connection from the application's side."""
+        self.abort()
+
+    def abort(self) -> None:
+        """End the connection from the application's side, at once."""
+        if self._closing:
+            return
+        self._peer_loop.call_soon_threadsafe(self._hang_up)
+        try:
+            asyncio.get_running_loop().call_soon(self._lose)
+        except RuntimeError:
+            self._lose()
+
+    def is_closing(self) -> bool:
+        """Say whether the connection has ended."""
+        return self._closing
+
+    def pause_reading(self) -> None:
+        """Keep what comes until reading is resumed."""
+        self._is_paused = True
+
+    def resume_reading(self) -> None:
+        """Hand out what came meanwhile."""
+        self._is_paused = False
+        asyncio.get_running_loop().call_soon(self._drain)
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """Accept any amount."""
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:  # noqa: ARG002
+        """Return the default: there is no socket."""
+        return default
+
+    def _connect(self, accept: Callable[["Wire"], Peer]) -> None:
+        self._peer = accept(self)
+
+    def _send(self, data: bytes, task: "asyncio.Task[Any] | None") -> None:
+        self._peer.receive(data, task)
+
+    def _hang_up(self) -> None:
+        self._peer.hang_up()
+
+    def _receive(self, data: bytes) -> None:
+        self._received.append(data)
+        self._drain()
+
+    def _drain(self) -> None:
+        while self._received and not self._is_paused and not self._closing:
+            self._protocol.data_received(self._received.popleft())
+
+    def _lose(self) -> None:
+        if not self._closing:
+            self._closing = True
+            self._protocol.connection_lost(None)
+
+
+class AnyLoop:
+    """Stand for whichever event loop runs, and connect by wires."""
+
+    def __init__(
+        self, peer_loop: asyncio.AbstractEventLoop, accept: Callable[[Wire], Peer]
+    ) -> None:
+        self._peer_loop = peer_loop
+        self._accept = accept
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what the running loop has under that name."""
+        return getattr(asyncio.get_running_loop(), name)
+
+    def create_future(self) -> "asyncio.Future[Any]":
+        """Make a future of the running loop; asyncpg keeps this method for good."""
+        return asyncio.get_running_loop().create_future()
+
+    def get_debug(self) -> bool:
+        """Say no: a stack for each connection helps nobody here."""
+        return False
+
+    def is_closed(self) -> bool:
+        """Say no: the peer's loop runs as long as the run."""
+        return False
+
+    async def create_unix_connection(
+        self, protocol_factory: Callable[[], Any], _path: str, **_: Any
+    ) -> tuple[Wire, Any]:
+        """Connect to the peer, whatever the path."""
+        protocol = protocol_factory()
+        wire = Wire(protocol, self._peer_loop, self._accept)
+        protocol.connection_made(wire)
+        return wire, protocol

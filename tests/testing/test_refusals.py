@@ -1,0 +1,169 @@
+"""What the sandbox refuses when it is asked for, with the way out in the message."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+
+from stillroom.testing.engines import StrayConnectionError, direct_to
+from stillroom.testing.sandbox import Sandbox
+from tests.testing.conftest import TRAP, RunningSandbox
+
+MARKER = '@pytest.mark.stillroom(isolation="clone")'
+
+
+async def refused(engine: AsyncEngine, *statements: str, **options: Any) -> str:
+    """Run statements on one connection; return the message of the refusal."""
+    async with engine.connect() as connection:
+        if options:
+            await connection.execution_options(**options)
+        with pytest.raises(DBAPIError) as failure:
+            for statement in statements:
+                await connection.execute(text(statement))
+    assert getattr(failure.value.orig, "sqlstate", None) == "SR001"
+    return str(failure.value.orig)
+
+
+@pytest.mark.parametrize(
+    ("statement", "reason"),
+    [
+        ("LISTEN news", "a notification is sent at a COMMIT"),
+        ("NOTIFY news", "a notification is sent at a COMMIT"),
+        ("SELECT pg_notify('news', 'x')", "a notification is sent at a COMMIT"),
+        ("VACUUM author", "VACUUM cannot run inside a transaction"),
+        ("CREATE INDEX CONCURRENTLY here ON author (name)", "CONCURRENTLY cannot run"),
+        ("DROP INDEX CONCURRENTLY here", "CONCURRENTLY cannot run"),
+        ("REINDEX TABLE CONCURRENTLY author", "CONCURRENTLY cannot run"),
+        ("CREATE DATABASE other", "it cannot run inside a transaction"),
+        ("ALTER SYSTEM SET work_mem = '8MB'", "it cannot run inside a transaction"),
+        ("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE", "all connections share one transaction"),
+        ("PREPARE TRANSACTION 'x'", "a prepared transaction would outlive the test"),
+    ],
+)
+async def test_a_statement_that_needs_a_commit_is_refused(
+    sandboxed: AsyncEngine, statement: str, reason: str
+) -> None:
+    """The message says why, and which marker gives the test a database of its own."""
+    message = await refused(sandboxed, statement)
+
+    assert reason in message
+    assert MARKER in message
+
+
+async def test_serializable_is_refused(sandboxed: AsyncEngine) -> None:
+    """By SQLAlchemy's option too."""
+    message = await refused(sandboxed, "SELECT 1", isolation_level="SERIALIZABLE")
+
+    assert "conflicts of SERIALIZABLE are never found" in message
+
+
+async def test_a_forgotten_commit_is_found(sandboxed: AsyncEngine, sandbox: Sandbox) -> None:
+    """A read that PostgreSQL would answer without the writes raises at once, with both."""
+    async with AsyncSession(sandboxed) as writer, AsyncSession(sandboxed) as reader:
+        await writer.execute(text("INSERT INTO author (name) VALUES ('a')"))
+        with pytest.raises(DBAPIError) as failure:
+            await reader.execute(text("SELECT name FROM author"))
+
+    message = str(failure.value.orig)
+    assert "SELECT name FROM author" in message
+    assert "INSERT INTO author (name) VALUES ('a')" in message
+    assert "Was a commit() forgotten" in message
+    assert [str(refusal) in message for refusal in sandbox.refusals] == [True]
+
+
+async def test_a_writer_who_never_ends_is_not_waited_for(sandboxed: AsyncEngine) -> None:
+    """Another task's transaction is waited for, but not without end."""
+    started, done = asyncio.Event(), asyncio.Event()
+
+    async def hold() -> None:
+        async with AsyncSession(sandboxed) as session:
+            await session.execute(text("INSERT INTO author (name) VALUES ('a')"))
+            started.set()
+            await done.wait()
+
+    task = asyncio.create_task(hold())
+    await started.wait()
+    message = await refused(sandboxed, "SELECT name FROM author")
+    done.set()
+    await task
+
+    assert "has waited 1 s" in message
+
+
+async def test_locked_rows_cannot_be_skipped(sandboxed: AsyncEngine) -> None:
+    """SKIP LOCKED meets a connection with uncommitted work: which rows it locks is not known."""
+    started, done = asyncio.Event(), asyncio.Event()
+
+    async def hold() -> None:
+        async with AsyncSession(sandboxed) as session:
+            await session.execute(text("SELECT * FROM author FOR UPDATE"))
+            started.set()
+            await done.wait()
+
+    task = asyncio.create_task(hold())
+    await started.wait()
+    message = await refused(sandboxed, "SELECT * FROM author FOR UPDATE SKIP LOCKED")
+    done.set()
+    await task
+
+    assert "cannot tell which rows are locked" in message
+
+
+async def test_an_older_snapshot_is_refused(sandboxed: AsyncEngine) -> None:
+    """REPEATABLE READ, after another connection has committed."""
+    async with sandboxed.connect() as reader:
+        await reader.execution_options(isolation_level="REPEATABLE READ")
+        await reader.execute(text("SELECT 1"))
+        async with sandboxed.begin() as writer:
+            await writer.execute(text("INSERT INTO author (name) VALUES ('a')"))
+        with pytest.raises(DBAPIError, match="has no older snapshot"):
+            await reader.execute(text("SELECT name FROM author"))
+
+
+async def test_a_transaction_ends_with_its_test(
+    sandboxed: AsyncEngine, running_sandbox: RunningSandbox
+) -> None:
+    """Who goes on in the next test with a transaction of the last one is told so."""
+    async with sandboxed.connect() as connection:
+        await connection.execute(text("INSERT INTO author (name) VALUES ('a')"))
+        await asyncio.to_thread(running_sandbox.call, running_sandbox.sandbox.stand_at(["next"]))
+        with pytest.raises(DBAPIError, match="begun in a test that has ended"):
+            await connection.execute(text("SELECT name FROM author"))
+        await connection.rollback()
+        assert (await connection.execute(text("SELECT name FROM author"))).all() == []
+
+
+async def test_another_driver_is_refused(running_sandbox: RunningSandbox, sandbox: Sandbox) -> None:
+    """The sandbox is asyncpg's; the message names the marker."""
+    direct_to(running_sandbox.target)
+    engine = create_async_engine(TRAP.replace("asyncpg", "psycopg"))
+    with pytest.raises(StrayConnectionError, match=r"isolation=\"clone\""):
+        async with engine.connect():
+            pass
+    await engine.dispose()
+    direct_to(None)
+
+
+async def test_what_a_wider_scope_wrote_is_there_in_each_of_its_tests(
+    sandboxed: AsyncEngine, running_sandbox: RunningSandbox, sandbox: Sandbox
+) -> None:
+    """A module's data outlive its tests, and end with the module; ids go on from there."""
+
+    async def stand_at(*levels: str) -> None:
+        await asyncio.to_thread(running_sandbox.call, sandbox.stand_at(levels))
+
+    async def add() -> list[int]:
+        async with sandboxed.begin() as connection:
+            await connection.execute(text("INSERT INTO author (name) VALUES (clock_timestamp())"))
+            return list((await connection.execute(text("SELECT id FROM author"))).scalars())
+
+    await stand_at("module")
+    assert await add() == [1]
+    for test in ("one", "two"):
+        await stand_at("module", test)
+        assert await add() == [1, 2]
+    await stand_at("other module", "three")
+    assert await add() == [1]
