@@ -59,7 +59,11 @@ DOORS = {
 }
 """The foreign packages, each with the parts that may import it."""
 
-PLUGIN_IMPORTS_LAZILY: set[str] = set()
+PLUGIN_IMPORTS_LAZILY = {
+    "stillroom.testing.refusal",
+    "stillroom.testing.run",
+    "stillroom.testing.schema",
+}
 """What the plugin's fixtures import when they run, so that loading the plugin costs little."""
 
 

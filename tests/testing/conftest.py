@@ -47,8 +47,7 @@ class RunningSandbox:
 
     def close(self) -> None:
         """End the thread."""
-        self.loop.call_soon_threadsafe(self.sandbox.close)
-        self.call(asyncio.sleep(0.01))
+        self.call(self.sandbox.close())
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()
         self.loop.close()

@@ -29,7 +29,7 @@ async def test_a_backend_answers_in_order(database_url: str) -> None:
     assert answers[0] == [["1", None]]
     assert isinstance(answers[1], BackendError)
     assert str(answers[1]) == "division by zero"
-    backend.close()
+    await backend.close()
 
 
 async def test_a_lost_server_is_told(database_url: str) -> None:
@@ -37,4 +37,4 @@ async def test_a_lost_server_is_told(database_url: str) -> None:
     backend = await Backend.open(dsn=database_url)
     with pytest.raises(BackendError, match="terminating connection"):
         await backend.query("SELECT pg_terminate_backend(pg_backend_pid())")
-    backend.close()
+    await backend.close()

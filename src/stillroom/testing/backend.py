@@ -39,6 +39,8 @@ class Backend(asyncio.Protocol):
         self._transport: Any = connection._transport
         self._messages = Messages()
         self._pending: deque[_Pending] = deque()
+        self._rest: Callable[[Message], None] = _drop
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @classmethod
     async def open(cls, **arguments: Any) -> "Backend":
@@ -59,6 +61,10 @@ class Backend(asyncio.Protocol):
         """Send more of what is under way: the data of a COPY."""
         self._transport.write(data)
 
+    def pass_on(self, sink: Callable[[Message], None]) -> None:
+        """Hand each message that answers nothing of the backend's own to the sink."""
+        self._rest = sink
+
     async def query(self, sql: str) -> list[list[str | None]]:
         """Run statements; return the rows. Raises BackendError."""
         pending = self.send(query(sql))
@@ -72,17 +78,19 @@ class Backend(asyncio.Protocol):
         cancelled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         await self._driver_connection._cancel(cancelled)
 
-    def close(self) -> None:
-        """Say goodbye and hang up."""
+    async def close(self) -> None:
+        """Say goodbye, and return when the connection has ended."""
         if not self._transport.is_closing():
             self._transport.write(Message(b"X").encode())
         self._transport.close()
-        self._driver_connection.terminate()
+        await self.ended
 
     def data_received(self, data: bytes) -> None:
         """Route each message to the first of those who wait."""
         for message in self._messages.feed(data):
-            if self._pending and self._pending[0].take(message):
+            if not self._pending:
+                self._rest(message)
+            elif self._pending[0].take(message):
                 self._pending.popleft()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -90,6 +98,12 @@ class Backend(asyncio.Protocol):
         for pending in self._pending:
             pending.lose(exc)
         self._pending.clear()
+        self._driver_connection.terminate()  # asyncpg's own object learns it only so
+        self.ended.set_result(None)
+
+
+def _drop(_message: Message) -> None:
+    """Leave a notice aside."""
 
 
 class _Pending:

@@ -41,25 +41,21 @@ class SandboxTarget:
                 f"which knows asyncpg alone. Give the test a database of its own: {MARKER}"
             )
             raise StrayConnectionError(msg)
-        _keep(arguments, _OF_ASYNCPG)
-        # The password keeps asyncpg from looking for one in files.
-        arguments.update(
-            host="/sandbox",
-            user="sandbox",
-            password="-",  # noqa: S106
-            database="sandbox",
-            loop=self._loop,
-        )
+        _wire(arguments, self._loop)
 
 
 class DatabaseTarget:
-    """Send engines to one database, by their own drivers."""
+    """Send engines to one database, by their own drivers; asyncpg by a wire, where one is given."""
 
-    def __init__(self, url: str | URL) -> None:
+    def __init__(self, url: str | URL, loop: AnyLoop | None = None) -> None:
         self.url = make_url(url)
+        self._loop = loop
 
     def direct(self, dialect: Dialect, arguments: dict[str, Any]) -> None:
         """Put this database in the place of the one that the engine's URL names."""
+        if self._loop is not None and dialect.driver == "asyncpg":
+            _wire(arguments, self._loop)
+            return
         _keep(arguments, _OF_ASYNCPG if dialect.driver == "asyncpg" else _OF_LIBPQ)
         url = self.url.set(drivername=f"postgresql+{dialect.driver}")
         arguments.update(dialect.create_connect_args(url)[1])
@@ -126,6 +122,12 @@ def _check(connection: DBAPIConnection, record: ConnectionPoolEntry, _proxy: obj
         "psycopg" in type(connection).__module__
     ):
         raise DisconnectionError  # the pool makes a new one, for this target
+
+
+def _wire(arguments: dict[str, Any], loop: AnyLoop) -> None:
+    _keep(arguments, _OF_ASYNCPG)
+    # The password keeps asyncpg from looking for one in files.
+    arguments.update(host="/wire", user="wire", password="-", database="wire", loop=loop)  # noqa: S106
 
 
 def _keep(arguments: dict[str, Any], names: frozenset[str]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from stillroom.testing.backend import Backend
 from stillroom.testing.connection import LogicalConnection
 from stillroom.testing.gate import Gate
-from stillroom.testing.messages import parameter_status, query
+from stillroom.testing.messages import REPORTED, parameter_status, query
 from stillroom.testing.parameters import Values, apply
 from stillroom.testing.refusal import Refusal
 from stillroom.testing.transport import Wire
@@ -55,17 +55,17 @@ class Sandbox:
     async def open(self) -> None:
         """Connect, and read what the sandbox has to know of the database."""
         self.backend = await Backend.open(**self._connect_arguments)
-        rows = await self.backend.query(_SETTINGS)
+        rows = await self.backend.query(REPORTED)
         self.greeting = b"".join(parameter_status(str(name), value or "") for name, value in rows)
         rows = await self.backend.query(_VOLATILE)
         self.writing_functions |= {str(name) for (name,) in rows}
         await self.note_constraints()
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Hang up; PostgreSQL rolls back."""
         for connection in list(self.connections.values()):
             connection.lose()
-        self.backend.close()
+        await self.backend.close()
 
     def accept(self, wire: Wire) -> LogicalConnection:
         """Take a new connection of the application."""
@@ -221,12 +221,6 @@ _WRITING_FUNCTIONS = {
     "LO_IMPORT", "LOWRITE", "LO_TRUNCATE", "PG_CURRENT_XACT_ID", "TXID_CURRENT",
 }  # fmt: skip
 
-_SETTINGS = (
-    "SELECT name, setting FROM pg_settings WHERE name IN ('server_version', 'server_encoding', "
-    "'client_encoding', 'application_name', 'is_superuser', 'session_authorization', 'DateStyle', "
-    "'IntervalStyle', 'TimeZone', 'integer_datetimes', 'standard_conforming_strings', "
-    "'in_hot_standby', 'default_transaction_read_only', 'search_path')"
-)
 _VOLATILE = (
     "SELECT DISTINCT upper(proname) FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace "
     "WHERE provolatile = 'v' AND nspname NOT IN ('pg_catalog', 'information_schema') "

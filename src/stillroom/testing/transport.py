@@ -59,7 +59,7 @@ class Wire(asyncio.Transport):
 
     def lose(self) -> None:
         """Tell the application that the connection has ended; called in the peer's thread."""
-        if not self._loop.is_closed():
+        if self._loop.is_running():
             self._loop.call_soon_threadsafe(self._lose)
         else:
             self._lose()

@@ -1,0 +1,110 @@
+"""Connections to a database of a test's own: real ones, which belong to no event loop either.
+
+Each is a physical connection in the thread of the run, and a wire to the application.
+"""
+
+import asyncio
+from typing import Any
+
+from stillroom.testing import messages
+from stillroom.testing.backend import Backend
+from stillroom.testing.messages import Message, Messages
+from stillroom.testing.transport import Wire
+
+
+class Relay:
+    """Open a physical connection for each wire, and pass on what comes."""
+
+    def __init__(self, connect_arguments: dict[str, Any]) -> None:
+        self.connect_arguments = connect_arguments
+        self.connections: dict[int, _RelayedConnection] = {}
+        self._numbers = 0
+
+    def accept(self, wire: Wire) -> "_RelayedConnection":
+        """Take a new connection of the application."""
+        self._numbers += 1
+        connection = _RelayedConnection(self, wire, self._numbers)
+        self.connections[self._numbers] = connection
+        return connection
+
+    async def close(self) -> None:
+        """Hang up all that are open."""
+        for connection in list(self.connections.values()):
+            await connection.end()
+
+
+class _RelayedConnection:
+    def __init__(self, relay: Relay, wire: Wire, number: int) -> None:
+        self._relay = relay
+        self._wire = wire
+        self._number = number
+        self._incoming = Messages()
+        self._kept: list[bytes] = []
+        self._backend: Backend | None = None
+        self._opening: asyncio.Task[None] | None = None
+        self._ending: asyncio.Task[None] | None = None
+
+    def receive(self, data: bytes, task: "asyncio.Task[Any] | None") -> None:
+        _ = task
+        if self._opening is None:
+            startup = self._incoming.take_startup(data)
+            if startup is not None:
+                self._opening = asyncio.ensure_future(self._start(*startup))
+        elif self._backend is not None:
+            self._backend.write(data)
+        else:
+            self._kept.append(data)
+
+    def hang_up(self) -> None:
+        self._ending = asyncio.ensure_future(self.end())
+
+    async def end(self) -> None:
+        self._relay.connections.pop(self._number, None)
+        if self._opening is not None:
+            await self._opening
+        if self._backend is not None:
+            await self._backend.close()
+            self._backend = None
+        self._wire.lose()
+
+    async def _start(self, code: int, body: bytes) -> None:
+        if code == messages.CANCEL_REQUEST:
+            connection = self._relay.connections.get(int.from_bytes(body[:4], "big"))
+            if connection is not None and connection._backend is not None:
+                await connection._backend.cancel()
+            self._relay.connections.pop(self._number, None)
+            self._wire.lose()
+            return
+        given = messages.startup_parameters(body)
+        settings = {
+            name: value
+            for name, value in given.items()
+            if name and name not in ("user", "database", "client_encoding")
+        }
+        try:
+            self._backend = await self._open(settings)
+        except Exception as error:  # noqa: BLE001  (the application gets it)
+            code_of_error = str(getattr(error, "sqlstate", "08001"))
+            self._wire.deliver(messages.error(code_of_error, str(error), severity="FATAL"))
+
+    async def _open(self, settings: dict[str, str]) -> Backend:
+        backend = await Backend.open(**self._relay.connect_arguments, server_settings=settings)
+        rows = await backend.query(messages.REPORTED)
+        greeting = [messages.parameter_status(str(name), value or "") for name, value in rows]
+        self._wire.deliver(
+            messages.AUTHENTICATION_OK
+            + b"".join(greeting)
+            + messages.key_data(self._number, self._number)
+            + messages.ready(b"I")
+        )
+        backend.pass_on(self._pass_on)
+        backend.ended.add_done_callback(self._follow)
+        backend.write(b"".join(self._kept))
+        return backend
+
+    def _follow(self, _ended: "asyncio.Future[None]") -> None:
+        self._relay.connections.pop(self._number, None)
+        self._wire.lose()
+
+    def _pass_on(self, message: Message) -> None:
+        self._wire.deliver(message.encode())
