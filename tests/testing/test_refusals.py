@@ -70,6 +70,7 @@ async def test_a_forgotten_commit_is_found(sandboxed: AsyncEngine, sandbox: Sand
     message = str(failure.value.orig)
     assert "SELECT name FROM author" in message
     assert "INSERT INTO author (name) VALUES ('a')" in message
+    assert "the same task holds both" in message
     assert "Was a commit() forgotten" in message
     assert [str(refusal) in message for refusal in sandbox.refusals] == [True]
 
