@@ -573,6 +573,45 @@ async def test_repeatable_read_works_by_itself(engine: AsyncEngine) -> None:
     assert await names(engine) == ["a"]
 
 
+# Advisory locks.
+
+
+async def test_an_advisory_lock_is_held_until_the_commit(engine: AsyncEngine) -> None:
+    """Another connection does not get it meanwhile, and gets it afterwards."""
+    attempt = "SELECT pg_try_advisory_xact_lock(:key)"
+    async with engine.connect() as one, engine.connect() as two:
+        assert await value(one, attempt, key=7) is True
+        assert await value(two, attempt, key=7) is False
+        assert await value(two, attempt, key=8) is True
+        await one.commit()
+        assert await value(two, attempt, key=7) is True
+
+
+async def test_who_waits_for_an_advisory_lock_gets_it(engine: AsyncEngine) -> None:
+    """Work under one lock never overlaps."""
+    inside: list[int] = []
+
+    async def work() -> None:
+        async with engine.begin() as connection:
+            await connection.execute(text("SELECT pg_advisory_xact_lock(1)"))
+            inside.append(1)
+            await asyncio.sleep(0.01)
+            assert len(inside) == 1
+            inside.clear()
+
+    await asyncio.gather(*(work() for _ in range(5)))
+
+
+async def test_a_session_keeps_its_advisory_lock(engine: AsyncEngine) -> None:
+    """A lock of the session outlives the transaction, until it is given back."""
+    async with engine.connect() as one, engine.connect() as two:
+        await one.execute(text("SELECT pg_advisory_lock(3)"))
+        await one.commit()
+        assert await value(two, "SELECT pg_try_advisory_lock(3)") is False
+        assert await value(one, "SELECT pg_advisory_unlock(3)") is True
+        assert await value(two, "SELECT pg_try_advisory_lock(3)") is True
+
+
 async def test_a_closed_connection_gives_its_place_back(engine: AsyncEngine) -> None:
     """A pool that is disposed of connects anew."""
     async with engine.begin() as connection:

@@ -113,6 +113,16 @@ async def test_locked_rows_cannot_be_skipped(sandboxed: AsyncEngine) -> None:
     assert "cannot tell which rows are locked" in message
 
 
+async def test_advisory_locks_by_rows_cannot_meet(sandboxed: AsyncEngine) -> None:
+    """One connection may take them; a second one might meet the first, and is refused."""
+    statement = "SELECT pg_try_advisory_xact_lock(id) FROM author"
+    async with sandboxed.connect() as one:
+        await one.execute(text(statement))
+        message = await refused(sandboxed, statement)
+
+    assert "by the rows of a table" in message
+
+
 async def test_an_older_snapshot_is_refused(sandboxed: AsyncEngine) -> None:
     """REPEATABLE READ, after another connection has committed."""
     async with sandboxed.connect() as reader:

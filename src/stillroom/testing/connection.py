@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from stillroom.testing import messages
-from stillroom.testing.backend import Answer, BackendError
+from stillroom.testing.backend import Answer, Backend, BackendError
 from stillroom.testing.messages import Message, Messages
 from stillroom.testing.parameters import Parameters, Values, changes
 from stillroom.testing.refusal import Refusal, SandboxError
@@ -32,6 +32,7 @@ class _Transaction:
     commits: int | None = None  # of the sandbox, when the first statement ran
     has_failed: bool = False
     is_lost: bool = False
+    is_aside: bool = False  # begun on the connection for advisory locks too
     savepoints: list[tuple[str, Parameters]] = field(default_factory=list[tuple[str, Parameters]])
 
 
@@ -64,6 +65,8 @@ class LogicalConnection:
         self._temporary: dict[str, str] = {}  # a table's name, and what a COMMIT does to it
         self._xid = ""
         self._drops = 0
+        self._aside: Backend | None = None  # where this connection's advisory locks are
+        self._is_aside_busy = False
 
     def receive(self, data: bytes, task: asyncio.Task[Any] | None) -> None:
         """Take bytes of the application, sent by one of its tasks."""
@@ -92,11 +95,14 @@ class LogicalConnection:
         cancelled = SandboxError("57014", "canceling statement due to user request")
         if self._sandbox.gate.withdraw(self, cancelled):
             return
-        if self._sandbox.gate.busy is self:
+        if self._aside is not None and self._is_aside_busy:
+            self._cancelling = asyncio.ensure_future(self._aside.cancel())
+        elif self._sandbox.gate.busy is self:
             self._cancelling = asyncio.ensure_future(self._sandbox.backend.cancel())
 
-    def leave_level(self) -> None:
+    async def leave_level(self) -> None:
         """Note that the transaction in progress has been rolled back with its test."""
+        await self._close_aside()
         self._open_portals.clear()
         self._temporary.clear()
         if self._transaction is not None:
@@ -190,6 +196,7 @@ class LogicalConnection:
 
     async def _end(self) -> None:
         self._has_ended = True
+        await self._close_aside()
         gate = self._sandbox.gate
         if gate.owner is self or self._statements or self._temporary:
             await gate.enter(self, passes_owner=True)
@@ -361,12 +368,36 @@ class LogicalConnection:
             if statement.refusal:
                 raise Refusal(f"{_short(statement.text)!r}: {statement.refusal}")
         self._note(looked_at)
+        if any(statement.is_advisory for statement in looked_at):
+            if all(statement.is_alone for statement in looked_at):
+                return await self._run_aside(data)
+            self._sandbox.lock_rows(self)
         gate = self._sandbox.gate
         await gate.enter(self, passes_owner=unit is not None and self._only_fetches(unit))
         try:
             return await self._run_in_turn(statements, data, bound, unit)
         finally:
             gate.leave()
+
+    async def _run_aside(self, data: bytes) -> bool:
+        """Take or give back advisory locks on a real connection: there two can meet on one."""
+        if self._aside is None:
+            self._aside = await self._sandbox.open_aside()
+        transaction = self._transaction
+        if transaction is not None and not transaction.is_aside:
+            await self._aside.query("BEGIN")
+            transaction.is_aside = True
+        self._is_aside_busy = True
+        answer = await self._aside.send(data, self._forward).done
+        self._is_aside_busy = False
+        if answer.error is not None and transaction is not None:
+            transaction.has_failed = True
+        return answer.error is None
+
+    async def _close_aside(self) -> None:
+        if self._aside is not None:
+            await self._aside.close()
+            self._aside = None
 
     async def _run_in_turn(
         self,
@@ -644,6 +675,8 @@ class LogicalConnection:
         if not commits:
             self._parameters.restore(transaction.earlier)
         self._parameters.local.clear()
+        if transaction.is_aside and self._aside is not None:
+            await self._aside.query("ROLLBACK")  # nothing but locks is there
         if gate.owner is self or self._open_portals:
             await gate.enter(self)
             try:

@@ -51,6 +51,7 @@ class Sandbox:
         self._kept_applied: Values = {}
         self._deferred: list[str] = []
         self._numbers = 0
+        self._row_locker: LogicalConnection | None = None
 
     async def open(self) -> None:
         """Connect, and read what the sandbox has to know of the database."""
@@ -64,6 +65,7 @@ class Sandbox:
     async def close(self) -> None:
         """Hang up; PostgreSQL rolls back."""
         for connection in list(self.connections.values()):
+            await connection.leave_level()
             connection.lose()
         await self.backend.close()
 
@@ -155,6 +157,24 @@ class Sandbox:
         """Remember a refusal, for an application may pass over the error."""
         self.refusals.append(refusal)
 
+    async def open_aside(self) -> Backend:
+        """Open a real connection for the advisory locks of one logical connection."""
+        backend = await Backend.open(**self._connect_arguments)
+        await backend.query(f"SET lock_timeout = {self.gate.wait * 1000:.0f}")
+        return backend
+
+    def lock_rows(self, connection: LogicalConnection) -> None:
+        """Let one connection take advisory locks by the rows of a table. Raises Refusal for more.
+
+        The rows are in the shared transaction alone, where all connections are one holder.
+        """
+        if self._row_locker not in (None, connection):
+            raise Refusal(
+                f"{connection.statement!r} takes advisory locks by the rows of a table, as another "
+                "connection has done in this test: whether they meet is not known here"
+            )
+        self._row_locker = connection
+
     def forget(self, connection: LogicalConnection) -> None:
         """Drop a connection that has ended."""
         self.connections.pop(connection.number, None)
@@ -167,7 +187,8 @@ class Sandbox:
             await self.backend.cancel()
         await self.gate.free()
         for connection in self.connections.values():
-            connection.leave_level()
+            await connection.leave_level()
+        self._row_locker = None
         if self.gate.owner is not None:
             self._levels[-1].has_drawn = True
             self.gate.owner = None
