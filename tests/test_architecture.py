@@ -60,6 +60,7 @@ DOORS = {
 """The foreign packages, each with the parts that may import it."""
 
 PLUGIN_IMPORTS_LAZILY = {
+    "stillroom.testing.queries",
     "stillroom.testing.refusal",
     "stillroom.testing.run",
     "stillroom.testing.schema",

@@ -162,6 +162,29 @@ async def test_expected(stillroom_refusals):
     assert "Was a commit() forgotten" in str(stillroom_refusals()[0])
 """
 
+GREEDY = """
+import pytest
+from models import Session, User
+
+
+async def read_one_by_one():
+    async with Session() as session:
+        for number in range(5):
+            await session.get(User, number)
+
+
+@pytest.mark.asyncio
+async def test_budget(queries):
+    with queries.at_most(3):
+        await read_one_by_one()
+
+
+@pytest.mark.asyncio
+async def test_within_budget(queries):
+    with queries.exactly(5):
+        await read_one_by_one()
+"""
+
 
 def run(folder: Path, tests: str, *arguments: str, mode: str = "strict") -> tuple[str, str]:
     """Run pytest on a project in a process of its own; return the last line and all of it."""
@@ -198,6 +221,24 @@ def test_a_refusal_fails_its_test(tmp_path: Path) -> None:
 
     assert last == "2 failed, 1 passed", output
     assert output.count("Was a commit() forgotten") >= 2
+
+
+def test_a_budget_of_queries_names_the_n_plus_one(tmp_path: Path) -> None:
+    """A test over its budget fails with the statement, its count and the line that sent it."""
+    last, output = run(tmp_path, GREEDY)
+
+    assert last == "1 failed, 1 passed", output
+    assert "5 queries, at most 3 were allowed" in output
+    assert "N+1" in output
+    assert "test_project.py:9" in output
+    assert "SQL that the test sent" in output
+
+
+def test_repeated_statements_may_be_forbidden(tmp_path: Path) -> None:
+    """The option holds for all tests, whether they have a budget or not."""
+    last, output = run(tmp_path, GREEDY, "--stillroom-max-repeats=4")
+
+    assert last == "2 failed", output
 
 
 def test_the_marker_is_read_strictly(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from stillroom.testing.queries import QueryLog
     from stillroom.testing.refusal import Refusal
     from stillroom.testing.run import Run
 
@@ -30,7 +31,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "where the tables of a project without migrations come from: app.models:Base.metadata",
         default="",
     )
-    parser.getgroup("stillroom").addoption(
+    group = parser.getgroup("stillroom")
+    group.addoption(
+        "--stillroom-max-repeats",
+        type=int,
+        metavar="N",
+        help="fail a test that sends statements of one shape more than N times",
+    )
+    group.addoption(
         "--stillroom-isolation",
         choices=ISOLATIONS,
         default="sandbox",
@@ -72,6 +80,7 @@ def pytest_runtest_protocol(
     run = item.config.stash.get(RUN, None)
     if run is None:
         return (yield)
+    run.queries.clear()
     is_clone = _isolation(item) == "clone"
     if is_clone:
         run.clone()
@@ -104,7 +113,28 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     refusals = run.take_refusals()
     if refusals and "stillroom_refusals" not in getattr(item, "fixturenames", ()):
         pytest.fail("\n".join(str(refusal) for refusal in refusals), pytrace=False)
+    limit = item.config.getoption("--stillroom-max-repeats")
+    if limit is not None and (repeated := run.queries.repeated(limit)):
+        pytest.fail(repeated, pytrace=False)
     return result
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show the SQL of a test that has failed."""
+    report = yield
+    run = item.config.stash.get(RUN, None)
+    if run is not None and report.failed and (sent := run.queries.report()):
+        report.sections.append(("SQL that the test sent", sent))
+    return report
+
+
+@pytest.fixture
+def queries(request: pytest.FixtureRequest) -> "QueryLog":
+    """Give what the test has sent: `with queries.at_most(3): ...` bounds the queries of a block."""
+    return request.config.stash[RUN].queries
 
 
 @pytest.fixture

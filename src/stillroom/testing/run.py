@@ -12,6 +12,7 @@ from sqlalchemy import Dialect
 
 from stillroom.postgres import Cluster, temporary_cluster
 from stillroom.testing.engines import DatabaseTarget, SandboxTarget, direct_to, install, routed
+from stillroom.testing.queries import QueryLog
 from stillroom.testing.refusal import Refusal
 from stillroom.testing.relay import Relay
 from stillroom.testing.sandbox import Sandbox
@@ -29,6 +30,7 @@ class Run:
     """
 
     def __init__(self, build: Callable[[str], None]) -> None:
+        self.queries = QueryLog()
         self._build = build
         self._stack = ExitStack()
         self._cluster: Future[Cluster] | None = None
@@ -47,6 +49,7 @@ class Run:
         """Start the server in the background, and send every engine of the process to it."""
         install()
         direct_to(self)
+        self.queries.install()
         self._thread.start()
         executor = ThreadPoolExecutor(1)
         self._cluster = executor.submit(self._stack.enter_context, temporary_cluster())
@@ -135,6 +138,7 @@ class Run:
         url = self._server().url(TEMPLATE)
         with routed(url):
             self._build(url)
+        self.queries.clear()  # they are not the test's
         self._template_is_built = True
 
     def _administer(self, sql: str) -> None:

@@ -1,0 +1,47 @@
+"""Queries are counted, grouped by shape, and traced to the application's line."""
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from stillroom.testing.queries import QueryLog
+
+SECRET = "a value"
+
+
+@pytest.fixture
+def log() -> QueryLog:
+    """Give a log that records."""
+    log = QueryLog()
+    log.install()
+    return log
+
+
+async def test_queries_are_counted_and_savepoints_are_not(
+    sandboxed: AsyncEngine, log: QueryLog
+) -> None:
+    """BEGIN, COMMIT and savepoints are no queries."""
+    with log.exactly(2):
+        async with sandboxed.begin() as connection:
+            async with connection.begin_nested():
+                await connection.execute(text("SELECT 1"))
+            await connection.execute(text("SELECT 2"))
+    log.remove()
+
+    assert [query.sql for query in log.statements] == ["SELECT 1", "SELECT 2"]
+
+
+async def test_a_block_over_its_budget_says_what_was_sent(
+    sandboxed: AsyncEngine, log: QueryLog
+) -> None:
+    """The message has the number, the shape and the line, and no value."""
+    with pytest.raises(AssertionError) as failure, log.none():
+        async with sandboxed.connect() as connection:
+            statement = f"SELECT name FROM author WHERE name = '{SECRET}'"  # noqa: S608
+            await connection.execute(text(statement))
+    log.remove()
+
+    message = str(failure.value)
+    assert "1 query, none was allowed" in message
+    assert "test_queries.py" in message
+    assert SECRET not in message
