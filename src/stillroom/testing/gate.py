@@ -2,12 +2,11 @@
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 
 from stillroom.testing.refusal import Refusal
-
-if TYPE_CHECKING:
-    from stillroom.testing.connection import LogicalConnection
+from stillroom.testing.session import Session
 
 
 class Gate:
@@ -21,16 +20,48 @@ class Gate:
 
     def __init__(self, wait: float) -> None:
         self.wait = wait
-        self.owner: LogicalConnection | None = None
-        self.busy: LogicalConnection | None = None
+        self.owner: Session | None = None
+        self.busy: Session | None = None
         self._waiting: deque[_Waiting] = deque()
         self._free: asyncio.Future[None] | None = None
 
-    async def enter(self, connection: "LogicalConnection", *, passes_owner: bool = False) -> None:
-        """Return when it is the connection's turn, which lasts until `leave()`."""
-        waiting = _Waiting(connection, passes_owner)
+    @asynccontextmanager
+    async def turn(self, session: Session, *, passes_owner: bool = False) -> AsyncGenerator[None]:
+        """Wait for the session's turn, which lasts as long as the block."""
+        await self._enter(_Waiting(session, passes_owner))
+        try:
+            yield
+        finally:
+            self._leave()
+
+    async def free(self) -> None:
+        """Return when no turn is taken; nobody may wait for one."""
+        if self.busy is not None:
+            self._free = asyncio.get_running_loop().create_future()
+            await self._free
+
+    def own(self, session: Session) -> None:
+        """Note that the session, whose turn it is, has uncommitted writes."""
+        if self.owner is None:
+            self.owner = session
+        session.last_write = session.statement
+
+    def release(self, session: Session) -> None:
+        """Note that the session has no uncommitted writes any more."""
+        if self.owner is session:
+            self.owner = None
+
+    def withdraw(self, session: Session, error: Exception) -> bool:
+        """Let a session that waits go on with an error; say whether it waited."""
+        for waiting in self._waiting:
+            if waiting.session is session and not waiting.turn.done():
+                waiting.turn.set_exception(error)
+                return True
+        return False
+
+    async def _enter(self, waiting: "_Waiting") -> None:
         if not self._waiting and self._may_run(waiting):
-            self.busy = connection
+            self.busy = waiting.session
             return
         self._refuse_deadlock(waiting)
         self._waiting.append(waiting)
@@ -43,35 +74,15 @@ class Gate:
             if waiting in self._waiting:
                 self._waiting.remove(waiting)
 
-    def leave(self) -> None:
-        """End the turn."""
+    def _leave(self) -> None:
         self.busy = None
         if self._free is not None:
             self._free.set_result(None)
             self._free = None
         self._wake()
 
-    async def free(self) -> None:
-        """Return when no turn is taken; nobody may wait for one."""
-        if self.busy is not None:
-            self._free = asyncio.get_running_loop().create_future()
-            await self._free
-
-    def release(self, connection: "LogicalConnection") -> None:
-        """Note that the connection has no uncommitted writes any more."""
-        if self.owner is connection:
-            self.owner = None
-
-    def withdraw(self, connection: "LogicalConnection", error: Exception) -> bool:
-        """Let a connection that waits go on with an error; say whether it waited."""
-        for waiting in self._waiting:
-            if waiting.connection is connection and not waiting.turn.done():
-                waiting.turn.set_exception(error)
-                return True
-        return False
-
     def _may_run(self, waiting: "_Waiting") -> bool:
-        free = self.owner is None or self.owner is waiting.connection or waiting.passes_owner
+        free = self.owner is None or self.owner is waiting.session or waiting.passes_owner
         return self.busy is None and free
 
     def _wake(self) -> None:
@@ -79,7 +90,7 @@ class Gate:
             if waiting.turn.done():
                 continue
             if self._may_run(waiting):
-                self.busy = waiting.connection
+                self.busy = waiting.session
                 waiting.turn.set_result(None)
                 return
             try:
@@ -88,40 +99,39 @@ class Gate:
                 waiting.turn.set_exception(refusal)
 
     def _refuse_deadlock(self, waiting: "_Waiting") -> None:
-        owner, connection = self.owner, waiting.connection
-        if owner is None or owner is connection or waiting.passes_owner:
+        owner, session = self.owner, waiting.session
+        if owner is None or owner is session or waiting.passes_owner:
             return
-        if connection.never_waits:
+        if session.never_waits:
             raise Refusal(
-                f"{connection.statement!r} asks for rows that nobody has locked, while connection "
+                f"{session.statement!r} asks for rows that nobody has locked, while connection "
                 f"{owner.number} has uncommitted work ({owner.statement!r}). The sandbox cannot "
                 "tell which rows are locked"
             )
-        if owner.task is not None and owner.task is connection.task:
+        if owner.task is not None and owner.task is session.task:
             raise Refusal(_DEADLOCK.format(**self._names(waiting, owner)))
 
     def _give_up(self, waiting: "_Waiting") -> None:
         if waiting.turn.done():
             return
-        if self.owner is None or self.owner is waiting.connection:
+        if self.owner is None or self.owner is waiting.session:
             return  # it waits for a statement that still runs, as it may
         waiting.turn.set_exception(
             Refusal(_TIMEOUT.format(seconds=self.wait, **self._names(waiting, self.owner)))
         )
 
-    def _names(self, waiting: "_Waiting", owner: "LogicalConnection") -> dict[str, object]:
-        connection = waiting.connection
+    def _names(self, waiting: "_Waiting", owner: Session) -> dict[str, object]:
         return {
-            "waiter": connection.number,
-            "statement": connection.statement,
+            "waiter": waiting.session.number,
+            "statement": waiting.session.statement,
             "owner": owner.number,
             "write": owner.last_write,
         }
 
 
 class _Waiting:
-    def __init__(self, connection: "LogicalConnection", passes_owner: bool) -> None:
-        self.connection = connection
+    def __init__(self, session: Session, passes_owner: bool) -> None:
+        self.session = session
         self.passes_owner = passes_owner
         self.turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 

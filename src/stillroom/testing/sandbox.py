@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from stillroom.testing.backend import Backend
+from stillroom.testing.backend import Backend, BackendError
 from stillroom.testing.connection import LogicalConnection
 from stillroom.testing.gate import Gate
 from stillroom.testing.messages import REPORTED, parameter_status, query
 from stillroom.testing.parameters import Values, apply
 from stillroom.testing.refusal import Refusal
+from stillroom.testing.session import Session
 from stillroom.testing.transport import Wire
 
 
@@ -51,7 +52,7 @@ class Sandbox:
         self._kept_applied: Values = {}
         self._deferred: list[str] = []
         self._numbers = 0
-        self._row_locker: LogicalConnection | None = None
+        self._row_locker: Session | None = None
 
     async def open(self) -> None:
         """Connect, and read what the sandbox has to know of the database."""
@@ -73,7 +74,7 @@ class Sandbox:
         """Take a new connection of the application."""
         self._numbers += 1
         connection = LogicalConnection(self, wire, self._numbers)
-        self.connections[connection.number] = connection
+        self.connections[connection.session.number] = connection
         return connection
 
     async def stand_at(self, levels: Sequence[str]) -> None:
@@ -126,13 +127,19 @@ class Sandbox:
         """Note what a statement of the application has made of the parameters."""
         self._applied = dict(applied)
 
-    async def keep(self, before: str = "") -> None:
-        """Make what was done since the last savepoint the work of the level."""
+    async def commit(self, session: Session, before: str = "") -> None:
+        """Make what the owner did the work of the level; raises BackendError when it is lost."""
         checks = ""
         if self._deferred:
             deferred = ", ".join(self._deferred)
             checks = f"SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS {deferred} DEFERRED; "
-        await self.backend.query(f"{before}{checks}RELEASE SAVEPOINT s; SAVEPOINT s")
+        try:
+            await self.backend.query(f"{before}{checks}RELEASE SAVEPOINT s; SAVEPOINT s")
+        except BackendError:
+            await self.undo()
+            raise
+        finally:
+            self.gate.release(session)
         self.commits += 1
         self._levels[-1].has_writes = True
         self._kept_applied = dict(self._applied)
@@ -163,26 +170,26 @@ class Sandbox:
         await backend.query(f"SET lock_timeout = {self.gate.wait * 1000:.0f}")
         return backend
 
-    def lock_rows(self, connection: LogicalConnection) -> None:
+    def lock_rows(self, session: Session) -> None:
         """Let one connection take advisory locks by the rows of a table. Raises Refusal for more.
 
         The rows are in the shared transaction alone, where all connections are one holder.
         """
-        if self._row_locker not in (None, connection):
+        if self._row_locker not in (None, session):
             raise Refusal(
-                f"{connection.statement!r} takes advisory locks by the rows of a table, as another "
+                f"{session.statement!r} takes advisory locks by the rows of a table, as another "
                 "connection has done in this test: whether they meet is not known here"
             )
-        self._row_locker = connection
+        self._row_locker = session
 
     def forget(self, connection: LogicalConnection) -> None:
         """Drop a connection that has ended."""
-        self.connections.pop(connection.number, None)
+        self.connections.pop(connection.session.number, None)
 
     async def _end_statements(self) -> None:
         lost = Refusal("The test has ended while this statement waited for its turn")
         for connection in self.connections.values():
-            self.gate.withdraw(connection, lost)
+            self.gate.withdraw(connection.session, lost)
         if self.gate.busy is not None:
             await self.backend.cancel()
         await self.gate.free()
