@@ -9,6 +9,7 @@ from typing import Never
 import pytest
 
 from stillroom.postgres import Cluster, temporary_cluster
+from tests.projects import APPLICATION, MODELS, Project
 
 DRIVERS = ["asyncpg", "psycopg"]
 
@@ -73,3 +74,12 @@ def database_url(new_database: NewDatabase) -> str:
 def driver_url(request: pytest.FixtureRequest, database_url: str) -> str:
     """Give the URL of an empty database, for each driver in turn."""
     return database_url.replace("postgresql://", f"postgresql+{request.param}://")
+
+
+@pytest.fixture
+def project(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """Give a project with a model and an application; all share what the plugin keeps."""
+    project = Project(tmp_path, tmp_path_factory.getbasetemp() / "cache")
+    project.set()
+    project.write(models=MODELS, application=APPLICATION)
+    return project

@@ -25,7 +25,7 @@ PARTS = {
     "idempotency": ["idempotency"],
     "fastapi": ["fastapi"],
     "testing": ["testing"],
-    "pytest_plugin": ["pytest_plugin"],
+    "pytest_plugin": ["pytest_plugin", "pytest_fixtures"],
     "cli": ["cli", "development"],
     "__init__": ["__init__"],
 }
@@ -48,11 +48,21 @@ DOORS = {
     "asyncpg": {"testing"},
     "fastapi": {"fastapi"},
     "greenlet": {"testing"},
+    "httpx2": {"pytest_plugin", "testing"},
     "psycopg": {"manager"},
     "pydantic": {"fastapi"},
     "pytest": {"pytest_plugin"},
-    "sqlalchemy": {"model", "manager", "migrations", "problems", "json", "fastapi", "testing"},
-    "starlette": {"fastapi"},
+    "sqlalchemy": {
+        "model",
+        "manager",
+        "migrations",
+        "problems",
+        "json",
+        "fastapi",
+        "testing",
+        "pytest_plugin",
+    },
+    "starlette": {"fastapi", "testing", "pytest_plugin"},
     "typer": {"cli"},
     "uvicorn": {"cli"},
     "watchfiles": {"cli"},
@@ -60,10 +70,18 @@ DOORS = {
 """The foreign packages, each with the parts that may import it."""
 
 PLUGIN_IMPORTS_LAZILY = {
+    "stillroom.manager",
+    "stillroom.postgres",
+    "stillroom.pytest_fixtures",
+    "stillroom.testing.client",
+    "stillroom.testing.named",
     "stillroom.testing.queries",
     "stillroom.testing.refusal",
+    "stillroom.testing.revisions",
     "stillroom.testing.run",
-    "stillroom.testing.schema",
+    "stillroom.testing.server",
+    "stillroom.testing.tables",
+    "stillroom.testing.template",
 }
 """What the plugin's fixtures import when they run, so that loading the plugin costs little."""
 

@@ -1,65 +1,8 @@
 """The plugin, in projects that know nothing of Stillroom: their own models, engine and fixtures."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
-SETTINGS = """
-[pytest]
-stillroom = true
-stillroom_metadata = models:Base.metadata
-asyncio_mode = {mode}
-asyncio_default_fixture_loop_scope = function
-filterwarnings = error
-"""
-
-MODELS = """
-from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
-
-
-class Base(DeclarativeBase):
-    pass
-
-
-class User(Base):
-    __tablename__ = "users"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    email: Mapped[str] = mapped_column(unique=True)
-
-
-# It leads nowhere: a connection to what the URL names would be an error.
-engine = create_async_engine("postgresql+asyncpg://production:secret@database.invalid/production")
-Session = async_sessionmaker(engine, expire_on_commit=False)
-"""
-
-APPLICATION = """
-from fastapi import Depends, FastAPI
-from models import Session, User
-from sqlalchemy import select
-
-app = FastAPI()
-
-
-async def get_session():
-    async with Session() as session:
-        yield session
-
-
-@app.post("/users/{email}")
-async def add(email: str, session=Depends(get_session)):
-    user = User(email=email)
-    session.add(user)
-    await session.commit()
-    return user.id
-
-
-@app.get("/users")
-async def get_all(session=Depends(get_session)):
-    return list(await session.scalars(select(User.email).order_by(User.id)))
-"""
+from tests.projects import Project
 
 TESTS = """
 import asyncio
@@ -186,78 +129,74 @@ async def test_within_budget(queries):
 """
 
 
-def run(folder: Path, tests: str, *arguments: str, mode: str = "strict") -> tuple[str, str]:
-    """Run pytest on a project in a process of its own; return the last line and all of it."""
-    files = {"pytest.ini": SETTINGS.format(mode=mode), "models.py": MODELS}
-    files |= {"application.py": APPLICATION, "test_project.py": tests}
-    for name, text in files.items():
-        (folder / name).write_text(text)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
-    answer = subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, check=False, timeout=60
-    )
-    output = answer.stdout + answer.stderr
-    return answer.stdout.strip().splitlines()[-1].partition(" in ")[0], output
-
-
 @pytest.mark.parametrize("mode", ["strict", "auto"])
-def test_a_project_needs_two_lines(tmp_path: Path, mode: str) -> None:
+def test_a_project_needs_two_lines(project: Project, mode: str) -> None:
     """With the two lines of settings all styles of tests pass, with data of wider scopes."""
-    last, output = run(tmp_path, TESTS + SEEDED, mode=mode)
+    project.set(mode)
+    project.write(test_project=TESTS + SEEDED)
 
-    assert last == "9 passed", output
+    outcome = project.run()
+
+    assert outcome.counts == "9 passed", outcome.output
 
 
-def test_the_same_suite_passes_on_clones(tmp_path: Path) -> None:
+def test_the_same_suite_passes_on_clones(project: Project) -> None:
     """The option gives each test a database of its own, with real commits."""
-    last, output = run(tmp_path, TESTS, "--stillroom-isolation=clone")
+    project.write(test_project=TESTS + SEEDED)
 
-    assert last == "7 passed", output
+    outcome = project.run("--stillroom-isolation=clone")
+
+    assert outcome.counts == "9 passed", outcome.output
 
 
-def test_a_refusal_fails_its_test(tmp_path: Path) -> None:
+def test_a_refusal_fails_its_test(project: Project) -> None:
     """Also one that was passed over; who expects it asks for the fixture."""
-    last, output = run(tmp_path, FORGETFUL)
+    project.write(test_project=FORGETFUL)
 
-    assert last == "2 failed, 1 passed", output
-    assert output.count("Was a commit() forgotten") >= 2
+    outcome = project.run()
+
+    assert outcome.counts == "2 failed, 1 passed", outcome.output
+    assert outcome.output.count("Was a commit() forgotten") >= 2
 
 
-def test_a_budget_of_queries_names_the_n_plus_one(tmp_path: Path) -> None:
+def test_a_budget_of_queries_names_the_n_plus_one(project: Project) -> None:
     """A test over its budget fails with the statement, its count and the line that sent it."""
-    last, output = run(tmp_path, GREEDY)
+    project.write(test_project=GREEDY)
 
-    assert last == "1 failed, 1 passed", output
-    assert "5 queries, at most 3 were allowed" in output
-    assert "N+1" in output
-    assert "test_project.py:9" in output
-    assert "SQL that the test sent" in output
+    outcome = project.run()
+
+    assert outcome.counts == "1 failed, 1 passed", outcome.output
+    assert "5 queries, at most 3 were allowed" in outcome.output
+    assert "N+1" in outcome.output
+    assert "test_project.py:9" in outcome.output
+    assert "SQL that the test sent" in outcome.output
 
 
-def test_repeated_statements_may_be_forbidden(tmp_path: Path) -> None:
+def test_repeated_statements_may_be_forbidden(project: Project) -> None:
     """The option holds for all tests, whether they have a budget or not."""
-    last, output = run(tmp_path, GREEDY, "--stillroom-max-repeats=4")
+    project.write(test_project=GREEDY)
 
-    assert last == "2 failed", output
+    outcome = project.run("--stillroom-max-repeats=4")
+
+    assert outcome.counts == "2 failed", outcome.output
 
 
-def test_the_marker_is_read_strictly(tmp_path: Path) -> None:
+def test_the_marker_is_read_strictly(project: Project) -> None:
     """A marker that says nothing is an error that says how to write it."""
-    tests = "import pytest\n\n@pytest.mark.stillroom\ndef test_one(): pass\n"
-    _, output = run(tmp_path, tests)
+    project.write(test_project="import pytest\n\n@pytest.mark.stillroom\ndef test_one(): pass\n")
 
-    assert 'write @pytest.mark.stillroom(isolation="clone")' in output
+    assert 'write @pytest.mark.stillroom(isolation="clone")' in project.run().output
 
 
-def test_an_inactive_plugin_costs_nothing(tmp_path: Path) -> None:
+def test_an_inactive_plugin_costs_nothing(project: Project) -> None:
     """Without the setting neither SQLAlchemy nor the library's parts are imported."""
-    (tmp_path / "pytest.ini").write_text("[pytest]\n")
-    (tmp_path / "test_one.py").write_text(
-        "import sys\n\n\ndef test_one():\n"
+    (project.folder / "pytest.ini").write_text("[pytest]\n")
+    project.write(
+        test_project="import sys\n\n\ndef test_one():\n"
         "    assert not {'sqlalchemy', 'asyncpg', 'stillroom.testing'} & sys.modules.keys()\n"
         "    assert 'stillroom.pytest_plugin' in sys.modules\n"
     )
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-    answer = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
 
-    assert "1 passed" in answer.stdout, answer.stdout
+    outcome = project.run()
+
+    assert outcome.counts == "1 passed", outcome.output

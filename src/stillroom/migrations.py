@@ -67,15 +67,25 @@ async def upgrade(folder: Path, revision: str = "head", *, url: str | None = Non
     await asyncio.to_thread(_upgrade, folder, revision, url)
 
 
+def script_location(folder: Path) -> Path:
+    """Return where the revisions of a project are. Raises ConfigurationError as `upgrade` does."""
+    return Path(str(_configuration(folder).get_alembic_option("script_location")))
+
+
 def _upgrade(folder: Path, revision: str, url: str | None) -> None:
+    configuration = _configuration(folder)
+    configuration.attributes["url"] = url
+    with _one_at_a_time:
+        command.upgrade(configuration, revision)
+
+
+def _configuration(folder: Path) -> Config:
     settings = folder / "pyproject.toml"
     configuration = Config(toml_file=settings)
     if configuration.get_alembic_option("script_location") is None:
         msg = f"{settings} has no script_location in [tool.alembic]; name the migrations' folder."
         raise ConfigurationError(msg)
-    configuration.attributes["url"] = url
-    with _one_at_a_time:
-        command.upgrade(configuration, revision)
+    return configuration
 
 
 def _log_to_stderr() -> None:

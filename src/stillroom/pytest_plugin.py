@@ -1,8 +1,11 @@
 """Tests on a real PostgreSQL, each in a transaction that is rolled back: the pytest plugin.
 
-It is active where the project's settings say `stillroom = true`. Inactive it imports nothing.
+It is active where the project's settings say `stillroom = true`, and for a test that uses one of
+the fixtures below. Elsewhere it imports nothing of the library and touches no test.
 """
 
+import os
+import warnings
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +16,12 @@ if TYPE_CHECKING:
     from stillroom.testing.queries import QueryLog
     from stillroom.testing.refusal import Refusal
     from stillroom.testing.run import Run
+    from stillroom.testing.server import Server
+    from stillroom.testing.template import Schema
 
 RUN: "pytest.StashKey[Run]" = pytest.StashKey()
+ITEM: "pytest.StashKey[pytest.Item]" = pytest.StashKey()
+"""The test that runs."""
 ISOLATIONS = ("sandbox", "clone")
 
 
@@ -22,8 +29,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Declare the settings and options, all of them by the name of the plugin."""
     parser.addini("stillroom", "test on a PostgreSQL of the run's own", type="bool", default=False)
     parser.addini(
+        "stillroom_app",
+        "the application of the fixtures app and client, as in run:server or app:init_app",
+        default="",
+    )
+    parser.addini(
+        "stillroom_manager",
+        "the session manager of the fixture sessionmanager, as in app.database:sessionmanager",
+        default="",
+    )
+    parser.addini(
         "stillroom_migrations",
-        "folder of the pyproject.toml with [tool.alembic]; the root folder unless set",
+        "folder of the configuration of Alembic; the root folder unless set",
         default="",
     )
     parser.addini(
@@ -33,10 +50,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group = parser.getgroup("stillroom")
     group.addoption(
-        "--stillroom-max-repeats",
-        type=int,
-        metavar="N",
-        help="fail a test that sends statements of one shape more than N times",
+        "--stillroom-url",
+        metavar="URL",
+        help="a PostgreSQL server to test on, by a role that may create databases; else the "
+        "variable STILLROOM_TEST_URL, else a private server",
     )
     group.addoption(
         "--stillroom-isolation",
@@ -44,32 +61,75 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="sandbox",
         help="run each test in a transaction that is rolled back, or in a database of its own",
     )
+    group.addoption(
+        "--stillroom-max-repeats",
+        type=int,
+        metavar="N",
+        help="fail a test that sends statements of one shape more than N times",
+    )
+    group.addoption(
+        "--stillroom-keep",
+        action="store_true",
+        help="stop at the first test that fails, and leave its database",
+    )
 
 
-def pytest_configure(config: pytest.Config) -> None:
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     """Start the server, which boots while the application is imported."""
+    is_worker = "PYTEST_XDIST_WORKER" in os.environ  # it learns later which server to use
+    if early_config.getini("stillroom") and not is_worker and _will_test(early_config):
+        _start(early_config)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare the marker, and the fixtures of a project that is active."""
     config.addinivalue_line(
         "markers",
         'stillroom(isolation="clone"): give the test a database of its own, with real commits',
     )
     if config.getini("stillroom"):
-        from stillroom.testing.run import Run  # noqa: PLC0415
+        from stillroom import pytest_fixtures  # noqa: PLC0415
 
-        run = Run(lambda url: _build(config, url))
-        config.stash[RUN] = run
-        run.launch()
-
-
-def pytest_unconfigure(config: pytest.Config) -> None:
-    """Stop the server."""
-    if (run := config.stash.get(RUN, None)) is not None:
-        run.close()
+        config.pluginmanager.register(pytest_fixtures, "stillroom-fixtures")
+        # Whichever loop a fixture has, its connections work: there is nothing to be set.
+        unset = '.*"asyncio_default_fixture_loop_scope" is unset'
+        warnings.filterwarnings("ignore", unset, pytest.PytestDeprecationWarning)
+        if _will_test(config):
+            _start(config)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Refuse a marker that says nothing, before any test runs."""
-    for item in items:
-        _isolation(item)
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a process of pytest-xdist which server to use."""
+    if (run := node.config.stash.get(RUN, None)) is not None:
+        node.workerinput["stillroom"] = (run.server.url(), run.server.origin)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take what a process of pytest-xdist has to say."""
+    if account := getattr(node, "workeroutput", {}).get("stillroom"):
+        from stillroom.testing.run import Account  # noqa: PLC0415
+
+        node.config.stash[RUN].others.add(Account(**account))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Say the controlling process of pytest-xdist what there is to say."""
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None and (run := session.config.stash.get(RUN, None)) is not None:
+        from dataclasses import asdict  # noqa: PLC0415
+
+        output["stillroom"] = asdict(run.account())
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Refuse a marker that says nothing before any test runs, and count the clones to come."""
+    isolations = [_isolation(item) for item in items if _is_ours(item)]
+    if isolations and _will_test(config):
+        _start(config).expect_clones(isolations.count("clone"))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -80,15 +140,14 @@ def pytest_runtest_protocol(
     run = item.config.stash.get(RUN, None)
     if run is None:
         return (yield)
+    item.config.stash[ITEM] = item
     run.queries.clear()
-    is_clone = _isolation(item) == "clone"
-    if is_clone:
-        run.clone()
+    if not _is_ours(item):
+        run.leave_alone()
+        return (yield)
     try:
         return (yield)
     finally:
-        if is_clone:
-            run.drop_clone()
         run.stand_at(_levels(nextitem.parent) if nextitem is not None else ())
 
 
@@ -98,17 +157,18 @@ def pytest_fixture_setup(
 ) -> None:
     """Let what a fixture writes last as long as the fixture does."""
     _ = fixturedef
-    if (run := request.config.stash.get(RUN, None)) is not None:
-        run.stand_at(_levels(request.node))
+    run = request.config.stash.get(RUN, None)
+    if run is not None and _is_ours(request.config.stash[ITEM]):
+        _stand_at(run, request.node)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     """Fail a test whose application passed over an error of the sandbox."""
     run = item.config.stash.get(RUN, None)
-    if run is None:
+    if run is None or not _is_ours(item):
         return (yield)
-    run.stand_at(_levels(item))
+    _stand_at(run, item)
     result = yield
     refusals = run.take_refusals()
     if refusals and "stillroom_refusals" not in getattr(item, "fixturenames", ()):
@@ -126,21 +186,105 @@ def pytest_runtest_makereport(
     """Show the SQL of a test that has failed."""
     report = yield
     run = item.config.stash.get(RUN, None)
-    if run is not None and report.failed and (sent := run.queries.report()):
+    if run is None or not _is_ours(item) or not report.failed:
+        return report
+    if sent := run.queries.report():
         report.sections.append(("SQL that the test sent", sent))
+    if item.config.getoption("--stillroom-keep") and report.when != "teardown":
+        run.keep(item.nodeid)
+        item.session.shouldfail = "stopping at a test that has failed: --stillroom-keep"
     return report
 
 
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Say which PostgreSQL it was, what isolation has cost, and where failed tests' data are."""
+    if (run := config.stash.get(RUN, None)) is None or hasattr(config, "workerinput"):
+        return
+    for line in run.summary():
+        terminalreporter.write_line(line)
+
+
 @pytest.fixture
-def queries(request: pytest.FixtureRequest) -> "QueryLog":
+def stillroom_url(request: pytest.FixtureRequest) -> str:
+    """Give the URL of the test's database.
+
+    An engine with it is in the sandbox, as with any other URL; in a test with a database of its own
+    other processes and drivers may connect to it too.
+    """
+    return _run(request).url()
+
+
+@pytest.fixture(scope="session")
+def stillroom_new_database(request: pytest.FixtureRequest) -> Callable[..., str]:
+    """Give a function that makes an empty database on the run's server and returns its URL."""
+    return _run(request).new_database
+
+
+@pytest.fixture(scope="session")
+def stillroom_migrations_folder(request: pytest.FixtureRequest) -> Path:
+    """Give the folder that has the configuration of Alembic."""
+    return _migrations_folder(request.config)
+
+
+@pytest.fixture
+def stillroom_queries(request: pytest.FixtureRequest) -> "QueryLog":
     """Give what the test has sent: `with queries.at_most(3): ...` bounds the queries of a block."""
-    return request.config.stash[RUN].queries
+    return _run(request).queries
 
 
 @pytest.fixture
 def stillroom_refusals(request: pytest.FixtureRequest) -> "Callable[[], list[Refusal]]":
     """Give a function that returns what the sandbox has refused, and let the test pass with it."""
-    return request.config.stash[RUN].take_refusals
+    return _run(request).take_refusals
+
+
+def _will_test(config: pytest.Config) -> bool:
+    asked = config.known_args_namespace
+    return not (asked.help or asked.version or asked.collectonly)
+
+
+def _start(config: pytest.Config) -> "Run":
+    if RUN not in config.stash:
+        from stillroom.testing.run import Run  # noqa: PLC0415
+
+        isolation = str(config.known_args_namespace.stillroom_isolation)
+        config.stash[RUN] = run = Run(_server(config), _schema(config), isolation)
+        config.add_cleanup(run.close)
+        run.launch()
+    return config.stash[RUN]
+
+
+def _server(config: pytest.Config) -> "Server":
+    from stillroom.testing.server import GivenServer, PrivateServer  # noqa: PLC0415
+
+    if (told := getattr(config, "workerinput", {}).get("stillroom")) is not None:
+        return GivenServer(*told)
+    if url := config.known_args_namespace.stillroom_url:
+        return GivenServer(url, "--stillroom-url")
+    if url := os.environ.get("STILLROOM_TEST_URL"):
+        return GivenServer(url, "STILLROOM_TEST_URL")
+    return PrivateServer(config.rootpath)
+
+
+def _schema(config: pytest.Config) -> "Schema":
+    if metadata := str(config.getini("stillroom_metadata")):
+        from stillroom.testing.tables import Tables  # noqa: PLC0415
+
+        return Tables(metadata)
+    from stillroom.testing.revisions import Revisions  # noqa: PLC0415
+
+    return Revisions(_migrations_folder(config))
+
+
+def _migrations_folder(config: pytest.Config) -> Path:
+    return config.rootpath / str(config.getini("stillroom_migrations"))
+
+
+def _is_ours(item: pytest.Item) -> bool:
+    """Say whether a test has a database of the run: in an active project, or by its fixtures."""
+    if item.config.getini("stillroom"):
+        return True
+    return any(name.startswith("stillroom_") for name in getattr(item, "fixturenames", ()))
 
 
 def _isolation(item: pytest.Item) -> str:
@@ -154,16 +298,14 @@ def _isolation(item: pytest.Item) -> str:
     return str(isolation)
 
 
+def _stand_at(run: "Run", node: Any) -> None:
+    run.stand_at(_levels(node), _isolation(node) if isinstance(node, pytest.Item) else None)
+
+
 def _levels(node: Any) -> list[str]:
     """Return the scopes that the node is within, the session apart, from the widest on."""
     return [f"{type(it).__name__} {it.nodeid}" for it in node.listchain()[1:]]
 
 
-def _build(config: pytest.Config, url: str) -> None:
-    """Bring an empty database to what the project's revisions, or its models, say."""
-    from stillroom.testing.schema import create_tables, migrate  # noqa: PLC0415
-
-    if metadata := config.getini("stillroom_metadata"):
-        create_tables(str(metadata), url)
-    else:
-        migrate(Path(config.rootpath, str(config.getini("stillroom_migrations"))), url)
+def _run(request: pytest.FixtureRequest) -> "Run":
+    return request.config.stash[RUN]

@@ -39,6 +39,8 @@ class Programs:
 
     folder: Path
     version: str
+    origin: str = ""
+    """Where they were found, in words."""
 
     @property
     def major(self) -> int:
@@ -78,7 +80,7 @@ def find_programs(bin_folder: Path | None = None) -> Programs:
     for origin, folder in _candidates(bin_folder):
         found = _examine(folder) if folder else "not there"
         if isinstance(found, Programs):
-            return found
+            return replace(found, origin=origin)
         looked.append(f"  - {origin}{f' ({folder})' if folder else ''}: {found}")
     raise PostgresNotFoundError(
         f"No PostgreSQL server programs ({OLDEST_MAJOR} or later) were found. Looked at:\n"

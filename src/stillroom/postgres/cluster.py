@@ -41,6 +41,8 @@ TEMPORARY_SETTINGS: Mapping[str, str] = {
     "bgwriter_lru_maxpages": "0",
     "checkpoint_timeout": "1d",
     "max_wal_size": "8GB",
+    "wal_recycle": "off",
+    "wal_init_zero": "off",
 }
 """What a cluster need not do when its data are thrown away: no statement's answer changes."""
 
@@ -75,6 +77,7 @@ class Cluster:
         self.data = data.absolute()
         self.log = self.data.with_name(f"{self.data.name}.log")
         self.durable = durable
+        self.is_left = False
         self._bin_folder = bin_folder
         self._settings = dict(settings or {})
         self._remove = list(remove)
@@ -143,6 +146,11 @@ class Cluster:
         self._held.close()
         self._launched = None
 
+    def leave(self) -> None:
+        """Let the server run on after `stop()` and the end of this process; its data stay too."""
+        self._parts.watchdog.leave()
+        self.is_left = True
+
     def ended(self) -> str | None:
         """Say what has ended by itself, server or watchdog, and how; None while both run."""
         return self._parts.watchdog.poll()
@@ -151,6 +159,11 @@ class Cluster:
     def version(self) -> str:
         """Return the server's version, such as 18.6."""
         return self._parts.programs.version
+
+    @property
+    def origin(self) -> str:
+        """Say where the server's programs were found."""
+        return self._parts.programs.origin
 
     @property
     def pids(self) -> tuple[int, int]:
@@ -229,7 +242,8 @@ class Cluster:
                 f"{' '.join(unquotable)} in {programs} alone. Move the folder, or name other "
                 f"programs: {VARIABLE}=/usr/lib/postgresql/18/bin"
             )
-        sync = [] if self.durable else ["--no-sync"]
+        # Small segments of the log, for a cluster that is copied as often as it is made.
+        sync = [] if self.durable else ["--no-sync", "--wal-segsize=1"]
         code = 0
         for options in initdb_options(self._parts.programs.major):
             self._spawn("initdb", new, [*options, *sync])
@@ -302,13 +316,20 @@ class Cluster:
 
 @contextlib.contextmanager
 def temporary_cluster(
-    *, bin_folder: Path | None = None, settings: Mapping[str, str] | None = None
+    *,
+    bin_folder: Path | None = None,
+    settings: Mapping[str, str] | None = None,
+    copy_of: Path | None = None,
 ) -> Generator[Cluster]:
     """Run a cluster whose data are thrown away at the end, and when this process is killed.
 
     It is in memory where /dev/shm has a GiB of room, and writes nothing that only a crash needs.
+    It begins as a copy of a data folder, where one is given that no server runs on: that is five
+    times faster than initdb.
     """
     folder = Path(tempfile.mkdtemp(prefix="stillroom-", dir=_roomy_folder()))
+    if copy_of is not None:
+        _copy(copy_of, folder / "data")
     cluster = Cluster(
         folder / "data",
         durable=False,
@@ -320,7 +341,8 @@ def temporary_cluster(
         with cluster:
             yield cluster
     finally:
-        shutil.rmtree(folder, ignore_errors=True)  # still there only if no watchdog was started
+        if not cluster.is_left:
+            shutil.rmtree(folder, ignore_errors=True)  # still there if no watchdog was started
 
 
 @dataclass
@@ -333,6 +355,13 @@ class _Launched:
     server: Server
     start: float = field(default_factory=time.monotonic)
     log_start: int = 0
+
+
+def _copy(data: Path, target: Path) -> None:
+    """Copy a data folder, owners and modes included; what fails leaves nothing, not a half."""
+    copy = subprocess.run(["cp", "-a", data, target], capture_output=True, check=False)
+    if copy.returncode != 0:
+        shutil.rmtree(target, ignore_errors=True)
 
 
 def _make_folder(parent: Path, user: User | None) -> Path:

@@ -23,7 +23,10 @@ _SCRIPT = """
 trap '' HUP INT QUIT TERM
 signal=$1 data=$2 pid=
 shift 2
-while read -r line; do pid=$line; done
+while read -r line; do
+    case $line in leave) exit 0 ;; esac
+    pid=$line
+done
 
 alive() {
     [ -n "$pid" ] && kill -0 "$pid" || return 1
@@ -108,6 +111,15 @@ class Watchdog:
         self._forget()
         self._watched = None
         return code
+
+    def leave(self) -> None:
+        """Watch no longer: the server and the folders stay, whatever becomes of this process."""
+        os.write(self._pipe, b"leave\n")
+        self._process.wait()
+        self._close_pipe()
+        if self._watched is not None:
+            self._watched.returncode = 0  # nobody waits for it: no warning that it still runs
+            self._watched = None
 
     def close(self) -> None:
         """Stop the server, wait for its end, remove the folders; a killed watchdog is replaced."""

@@ -1,156 +1,159 @@
-"""The databases of one run of tests: its server, its template, its sandbox, its clones."""
+"""A run of tests: its server, its template, and the isolation of each test."""
 
-import asyncio
-import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
-from typing import Any, cast
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
-import asyncpg
-from sqlalchemy import Dialect
-
-from stillroom.postgres import Cluster, temporary_cluster
-from stillroom.testing.engines import DatabaseTarget, SandboxTarget, direct_to, install, routed
+from stillroom.testing.clones import CloneIsolation
+from stillroom.testing.databases import Databases
+from stillroom.testing.engines import direct_to, install
+from stillroom.testing.isolation import Isolation, SandboxIsolation
 from stillroom.testing.queries import QueryLog
 from stillroom.testing.refusal import Refusal
-from stillroom.testing.relay import Relay
-from stillroom.testing.sandbox import Sandbox
-from stillroom.testing.transport import AnyLoop
+from stillroom.testing.server import Server
+from stillroom.testing.template import Schema, Template
+from stillroom.testing.thread import LoopThread
 
-TEMPLATE = "stillroom_template"
-SANDBOX = "stillroom_sandbox"
+
+@dataclass
+class Account:
+    """What a process of a run has to say at its end."""
+
+    version: str = ""
+    """The version of PostgreSQL; empty where no test has used it."""
+    costs: dict[str, tuple[int, float]] = field(default_factory=dict[str, tuple[int, float]])
+    """For each isolation how many tests have used it, and the seconds that it took."""
+    new_template: str = ""
+    """The template that was built, where there was none for the project as it is now."""
+    left: dict[str, str] = field(default_factory=dict[str, str])
+    """The databases that were left, each by the test that has failed in it."""
+
+    def add(self, other: "Account") -> None:
+        """Add what another process says."""
+        self.version = self.version or other.version
+        self.new_template = self.new_template or other.new_template
+        self.left |= other.left
+        for name, (tests, seconds) in other.costs.items():
+            before = self.costs.get(name, (0, 0.0))
+            self.costs[name] = (before[0] + tests, before[1] + seconds)
 
 
 class Run:
-    """Own what a run of tests connects to; everything is made when it is first needed.
+    """Own what a run of tests connects to; all but the server is made when it is first needed."""
 
-    `build` is called once, with every engine of the process directed to an empty database, and
-    makes the tables there.
-    """
-
-    def __init__(self, build: Callable[[str], None]) -> None:
+    def __init__(self, server: Server, schema: Schema, default: str) -> None:
+        """Take the isolation of the tests that ask for none, "sandbox" or "clone"."""
+        self.server = server
         self.queries = QueryLog()
-        self._build = build
-        self._stack = ExitStack()
-        self._cluster: Future[Cluster] | None = None
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(
-            target=self._loop.run_forever, daemon=True, name="stillroom"
-        )
-        self._lock = threading.RLock()
-        self._template_is_built = False
-        self._opened: tuple[Sandbox, SandboxTarget] | None = None
-        self._levels: tuple[str, ...] = ()
-        self._clones = 0
-        self._relay: Relay | None = None
+        self.others = Account()
+        self._default = default
+        self._thread = LoopThread()
+        self._databases = Databases(server)
+        self._template = Template(schema, self._thread, server, self._databases, self.queries)
+        parts = self._thread, server, self._databases, self._template
+        self._sandbox = SandboxIsolation(*parts)
+        self._clones = CloneIsolation(*parts)
+        self._isolations: dict[str, Isolation] = {"sandbox": self._sandbox, "clone": self._clones}
+        self._isolation = self._isolations[default]
+        self._left: dict[str, str] = {}
 
     def launch(self) -> None:
         """Start the server in the background, and send every engine of the process to it."""
         install()
-        direct_to(self)
         self.queries.install()
         self._thread.start()
-        executor = ThreadPoolExecutor(1)
-        self._cluster = executor.submit(self._stack.enter_context, temporary_cluster())
-        executor.shutdown(wait=False)
+        self.server.launch()
+        self.stand_at([])
 
     def close(self) -> None:
-        """End all of it."""
+        """End all of it; a server of the run's own is kept for the next one, or left running."""
         direct_to(None)
-        if self._opened is not None:
-            self._call(self._opened[0].close())
-        if self._cluster is not None:
-            self._cluster.result()
-        self._stack.close()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        self.queries.remove()
+        account = self.account()
+        for isolation in self._isolations.values():
+            isolation.close()
+        is_kept = bool(account.new_template) and not account.left
+        if is_kept:
+            self._thread.call(self._databases.keep_only(account.new_template))
+        self._thread.call(self._databases.close())
+        self._thread.stop()
+        if account.left:
+            self.server.leave()
+        self.server.stop(keep=is_kept)
 
-    @property
-    def version(self) -> str:
-        """Return the version of PostgreSQL."""
-        return self._server().version
+    def stand_at(self, levels: Sequence[str], isolation: str | None = None) -> None:
+        """Leave the scopes that are not named: what was done in them is gone.
 
-    def direct(self, dialect: Dialect, arguments: dict[str, Any]) -> None:
-        """Send an engine into the sandbox, which is opened when it is first needed."""
-        with self._lock:
-            self._sandbox()[1].direct(dialect, arguments)
+        The scopes are those of pytest within the session, from the widest on. `isolation` is that
+        of the innermost one, where this is a test.
+        """
+        default, chosen = (
+            self._isolations[self._default],
+            self._isolations[isolation or self._default],
+        )
+        if chosen is default:
+            target = default.stand_at(levels)
+            self._unlike(default).stand_at([])
+        else:
+            default.stand_at(levels[:-1])
+            target = chosen.stand_at(levels[-1:])
+        self._isolation = chosen
+        direct_to(target)
 
-    def stand_at(self, levels: Sequence[str]) -> None:
-        """Leave the scopes that are not named: what was done in them is rolled back."""
-        self._levels = tuple(levels)
-        if self._opened is not None:
-            self._call(self._opened[0].stand_at(levels))
+    def leave_alone(self) -> None:
+        """Let engines go where their URLs say: the test has not asked for a database."""
+        direct_to(None)
+
+    def expect_clones(self, number: int) -> None:
+        """Say how many tests to come have a database of their own, so that these are made ahead."""
+        self._clones.expect(number)
 
     def take_refusals(self) -> list[Refusal]:
         """Return what the sandbox has refused since the last call."""
-        if self._opened is None:
-            return []
-        refusals = self._opened[0].refusals
-        taken = list(refusals)
-        refusals.clear()
-        return taken
+        return self._sandbox.take_refusals()
 
-    def clone(self) -> str:
-        """Make a database of a test's own, and send every engine there; return its URL."""
-        with self._lock:
-            self._template()
-            self._clones += 1
-            name = f"stillroom_clone_{self._clones}"
-            self._administer(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} STRATEGY file_copy")
-        url = self._server().url(name)
-        self._relay = Relay({"dsn": url})
-        direct_to(DatabaseTarget(url, AnyLoop(self._loop, self._relay.accept)))
-        return url
+    def url(self) -> str:
+        """Return the URL of the test's database; in the sandbox nothing is ever committed there."""
+        return self._isolation.url()
 
-    def drop_clone(self) -> None:
-        """Send engines to the sandbox again, and drop the database of the test."""
-        direct_to(self)
-        if self._relay is not None:
-            self._call(self._relay.close())
-        self._administer(f"DROP DATABASE stillroom_clone_{self._clones} WITH (FORCE)")
+    def new_database(self, template: str | None = None) -> str:
+        """Make an empty database, or a copy of one; return its URL. It goes with the run."""
+        return self.server.url(self._thread.call(self._databases.create(template)))
 
-    def _server(self) -> Cluster:
-        if self._cluster is None:
-            msg = "The run of tests has not been launched."
-            raise RuntimeError(msg)
-        return self._cluster.result()
+    def keep(self, test: str) -> None:
+        """Let the database of a test that has failed outlive the run."""
+        self._left[test] = self.server.url(self._isolation.keep())
 
-    def _sandbox(self) -> tuple[Sandbox, SandboxTarget]:
-        if self._opened is None:
-            self._template()
-            self._administer(f"CREATE DATABASE {SANDBOX} TEMPLATE {TEMPLATE} STRATEGY file_copy")
-            sandbox = self._call(self._open(self._server().url(SANDBOX)))
-            self._opened = sandbox, SandboxTarget(AnyLoop(self._loop, sandbox.accept))
-        return self._opened
+    def account(self) -> Account:
+        """Return what there is to say, other processes of the run included."""
+        costs = {
+            name: (isolation.cost.tests, isolation.cost.seconds)
+            for name, isolation in self._isolations.items()
+            if isolation.cost.tests
+        }
+        version = self._thread.call(self._databases.version()) if costs else ""
+        account = Account(version, costs, self._template.built, dict(self._left))
+        account.add(self.others)
+        return account
 
-    async def _open(self, url: str) -> Sandbox:
-        sandbox = Sandbox({"dsn": url})
-        await sandbox.open()
-        await sandbox.stand_at(self._levels)
-        return sandbox
+    def summary(self) -> list[str]:
+        """Return what there is to say, a line each."""
+        account = self.account()
+        lines: list[str] = []
+        if account.costs:
+            costs = [
+                f"{tests} {'test' if tests == 1 else 'tests'} in {_PLACES[name]}, isolation "
+                f"{seconds / tests * 1000:.2f} ms each"
+                for name, (tests, seconds) in account.costs.items()
+            ]
+            lines.append(f"PostgreSQL {account.version} ({self.server.origin}): {'; '.join(costs)}")
+        for test, url in account.left.items():
+            lines.append(f"The database of {test} is left: {self.server.psql(url)}")
+        if account.left and (ending := self.server.ending()):
+            lines.append(f"Its server runs on until: {ending}")
+        return lines
 
-    def _template(self) -> None:
-        if self._template_is_built:
-            return
-        self._server().create_database(TEMPLATE)
-        url = self._server().url(TEMPLATE)
-        with routed(url):
-            self._build(url)
-        self.queries.clear()  # they are not the test's
-        self._template_is_built = True
-
-    def _administer(self, sql: str) -> None:
-        self._call(_administer(self._server().url("postgres"), sql))
-
-    def _call(self, work: Any) -> Any:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+    def _unlike(self, isolation: Isolation) -> Isolation:
+        return self._clones if isolation is self._sandbox else self._sandbox
 
 
-async def _administer(url: str, sql: str) -> None:
-    connection = await cast("Any", asyncpg).connect(url)
-    try:
-        await connection.execute(sql)
-    finally:
-        await connection.close()
+_PLACES = {"sandbox": "the sandbox", "clone": "databases of their own"}

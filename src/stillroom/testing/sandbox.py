@@ -10,6 +10,7 @@ from typing import Any
 
 from stillroom.testing.backend import Backend, BackendError
 from stillroom.testing.connection import LogicalConnection
+from stillroom.testing.cost import Cost
 from stillroom.testing.gate import Gate
 from stillroom.testing.messages import REPORTED, parameter_status, query
 from stillroom.testing.parameters import Values, apply
@@ -36,7 +37,9 @@ class Sandbox:
     needs it, so a test that uses no database costs nothing.
     """
 
-    def __init__(self, connect_arguments: dict[str, Any], *, wait: float = 3.0) -> None:
+    def __init__(
+        self, connect_arguments: dict[str, Any], *, wait: float = 3.0, cost: Cost | None = None
+    ) -> None:
         self.gate = Gate(wait)
         self.connections: dict[int, LogicalConnection] = {}
         self.refusals: list[Refusal] = []
@@ -44,6 +47,7 @@ class Sandbox:
         self.writing_functions: set[str] = set(_WRITING_FUNCTIONS)
         self.greeting = b""
         self.backend: Backend
+        self._cost = cost or Cost()
         self._connect_arguments = connect_arguments
         self._wanted: tuple[str, ...] = ("run",)
         self._levels: list[_Level] = []
@@ -85,35 +89,25 @@ class Sandbox:
             await self._end_statements()
             await self._leave(len(kept))
 
+    def try_stand_at(self, levels: Sequence[str]) -> bool:
+        """Do what stand_at does, from another thread, if no level is left; else say no."""
+        wanted = ("run", *levels)
+        if len(_common(self._levels, wanted)) < len(self._levels):
+            return False
+        self._wanted = wanted
+        return True
+
+    async def keep(self) -> None:
+        """Make all that is not somebody's uncommitted work real, in the database itself."""
+        await self._end_statements()
+        await self.backend.query("ROLLBACK TO SAVEPOINT s; COMMIT" if self._levels else "")
+        self._levels.clear()
+
     async def prepare(self, startup: Values) -> None:
         """Enter the levels that are wanted; called with the turn."""
-        if len(self._levels) == len(self._wanted):
-            return
-        sql: list[str] = []
-        if not self._levels:
-            if startup != self._startup:
-                sql.append(apply(startup, self._startup))
-                self._startup = dict(startup)
-            sql.append("BEGIN")
-        else:
-            sql.append("RELEASE SAVEPOINT s")
-        first = len(self._levels)
-        if not first:
-            self._applied = dict(self._startup)
-        for number, key in enumerate(self._wanted[first:], first):
-            if number:
-                sql.append(f"SAVEPOINT level_{number}")
-            self._levels.append(_Level(key, dict(self._applied)))
-        sql.append("SAVEPOINT s")
-        self._kept_applied = dict(self._applied)
-        await self.backend.query("; ".join(filter(None, sql)))
-        base = self._levels[first - 1] if first else None
-        if base is None or base.has_writes:
-            sequences = await self._read_sequences()
-        else:
-            sequences = base.sequences
-        for level in self._levels[first:]:
-            level.sequences = sequences
+        if len(self._levels) < len(self._wanted):
+            with self._cost.measured():
+                await self._enter(startup)
 
     def switch(self, wanted: Values) -> bytes:
         """Return the query that gives the physical connection these parameters; it may be none."""
@@ -185,6 +179,33 @@ class Sandbox:
     def forget(self, connection: LogicalConnection) -> None:
         """Drop a connection that has ended."""
         self.connections.pop(connection.session.number, None)
+
+    async def _enter(self, startup: Values) -> None:
+        sql: list[str] = []
+        if not self._levels:
+            if startup != self._startup:
+                sql.append(apply(startup, self._startup))
+                self._startup = dict(startup)
+            sql.append("BEGIN")
+        else:
+            sql.append("RELEASE SAVEPOINT s")
+        first = len(self._levels)
+        if not first:
+            self._applied = dict(self._startup)
+        for number, key in enumerate(self._wanted[first:], first):
+            if number:
+                sql.append(f"SAVEPOINT level_{number}")
+            self._levels.append(_Level(key, dict(self._applied)))
+        sql.append("SAVEPOINT s")
+        self._kept_applied = dict(self._applied)
+        await self.backend.query("; ".join(filter(None, sql)))
+        base = self._levels[first - 1] if first else None
+        if base is None or base.has_writes:
+            sequences = await self._read_sequences()
+        else:
+            sequences = base.sequences
+        for level in self._levels[first:]:
+            level.sequences = sequences
 
     async def _end_statements(self) -> None:
         lost = Refusal("The test has ended while this statement waited for its turn")

@@ -7,7 +7,9 @@ whichever one runs. So a pool lives on from test to test, each of which may have
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Protocol
 
 
@@ -46,7 +48,7 @@ class Wire(asyncio.Transport):
         """Send, in the name of the running task."""
         self._loop = asyncio.get_running_loop()
         sent = bytes(data)
-        self._peer_loop.call_soon_threadsafe(self._send, sent, asyncio.current_task())
+        self._peer_loop.call_soon_threadsafe(self._send, sent, _task())
 
     def writelines(self, list_of_data: Iterable[Any]) -> None:
         """Send several pieces as one."""
@@ -154,3 +156,26 @@ class AnyLoop:
         wire = Wire(protocol, self._peer_loop, self._accept)
         protocol.connection_made(wire)
         return wire, protocol
+
+
+@contextmanager
+def in_the_name_of(task: "asyncio.Task[Any] | None") -> Generator[None]:
+    """Let the running task count as another one, which waits for it and can do nothing else."""
+    running = asyncio.current_task()
+    token = _names.set(None if running is None or task is None else (running, task))
+    try:
+        yield
+    finally:
+        _names.reset(token)
+
+
+def _task() -> "asyncio.Task[Any] | None":
+    running, named = asyncio.current_task(), _names.get()
+    return named[1] if named is not None and named[0] is running else running
+
+
+# The running task is named too, because tasks that it starts inherit the context: nobody waits for
+# those.
+_names: ContextVar["tuple[asyncio.Task[Any], asyncio.Task[Any]] | None"] = ContextVar(
+    "stillroom_names", default=None
+)

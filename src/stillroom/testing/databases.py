@@ -1,0 +1,135 @@
+"""The databases that a run of tests makes on its server, and drops."""
+
+import asyncio
+import secrets
+from typing import Any, cast
+
+import asyncpg
+
+from stillroom.testing.server import Server
+
+_FAMILY = 0x5711
+"""The first key of the advisory locks, by which the runs on one server know each other."""
+
+
+class Databases:
+    """Make and drop databases under names that no other run on the server has.
+
+    A connection holds an advisory lock with the number of the run for as long as the run lasts:
+    the databases of a run that was killed are those whose number nobody holds.
+    """
+
+    def __init__(self, server: Server) -> None:
+        """Take the server; it is waited for when a database is first needed."""
+        self.made: set[str] = set()
+        self._server = server
+        self._number = secrets.randbits(31)
+        self._count = 0
+        self._connection: Any = None
+        self._turn = asyncio.Lock()
+
+    async def close(self) -> None:
+        """Drop the databases of this run, and disconnect."""
+        if self._connection is not None:
+            for name in sorted(self.made):
+                await self.drop(name)
+            await self._connection.close()
+
+    async def create(self, template: str | None = None) -> str:
+        """Make a database, empty or a copy of another one; return its name."""
+        self._count += 1
+        name = f"stillroom_run_{self._number}_{self._count}"
+        copying = "" if template is None else f" TEMPLATE {template}{await self._strategy()}"
+        self.made.add(name)
+        await self.execute(f"CREATE DATABASE {name}{copying}")
+        return name
+
+    async def drop(self, name: str) -> None:
+        """Drop a database, whoever is still connected."""
+        await self.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+        self.made.discard(name)
+
+    async def disconnect(self, name: str) -> None:
+        """End the connections to a database, so that it can be copied."""
+        sql = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = $1"
+        await self.execute(sql, name)
+
+    async def begin_template(self, name: str) -> bool:
+        """Say whether a template has to be built; other runs then wait until `end_template`.
+
+        If so an empty database of that name is there.
+        """
+        await self.execute("SELECT pg_advisory_lock($1, hashtext($2))", -_FAMILY, name)
+        sql = "SELECT datistemplate FROM pg_database WHERE datname = $1"
+        found = await self.value(sql, name)
+        if found:
+            await self._unlock_template(name)
+            return False
+        if found is not None:  # who built it was killed
+            await self.drop(name)
+        await self.execute(f"CREATE DATABASE {name}")
+        return True
+
+    async def end_template(self, name: str, *, is_whole: bool) -> None:
+        """Keep a template that was built, closed to connections; drop one that was not."""
+        if is_whole:
+            await self.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false IS_TEMPLATE true")
+        else:
+            await self.drop(name)
+        await self._unlock_template(name)
+
+    async def keep_only(self, template: str) -> None:
+        """Drop all that the runs of one project have made but this, and write all to files."""
+        for name in sorted(self.made):
+            await self.drop(name)
+        for (name,) in await self.rows(_TEMPLATES):
+            if name != template:
+                await self.execute(f"ALTER DATABASE {name} IS_TEMPLATE false")
+                await self.drop(name)
+        await self.execute("CHECKPOINT")
+
+    async def version(self) -> str:
+        """Return the version of the server."""
+        return str(await self.value("SELECT split_part(current_setting('server_version'), ' ', 1)"))
+
+    async def execute(self, sql: str, *values: Any) -> None:
+        """Run a statement beside the tests."""
+        await self._run("execute", sql, *values)
+
+    async def value(self, sql: str, *values: Any) -> Any:
+        """Return the one value of a statement."""
+        return await self._run("fetchval", sql, *values)
+
+    async def rows(self, sql: str) -> list[Any]:
+        """Return the rows of a statement."""
+        return list(await self._run("fetch", sql))
+
+    async def _run(self, method: str, sql: str, *values: Any) -> Any:
+        async with self._turn:
+            if self._connection is None:
+                await self._connect()
+            return await getattr(self._connection, method)(sql, *values)
+
+    async def _connect(self) -> None:
+        url = await asyncio.to_thread(self._server.url)
+        connection = await cast("Any", asyncpg).connect(url)
+        await connection.execute("SELECT pg_advisory_lock($1, $2)", _FAMILY, self._number)
+        self._connection = connection
+        for (name,) in await connection.fetch(_OF_RUNS):
+            number = int(name.split("_")[2])
+            if await connection.fetchval("SELECT pg_try_advisory_lock($1, $2)", _FAMILY, number):
+                if number != self._number:  # its run was killed
+                    await connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+                await connection.execute("SELECT pg_advisory_unlock($1, $2)", _FAMILY, number)
+
+    async def _strategy(self) -> str:
+        # Copied as files: faster for a database of tests than by way of the log. 14 has no choice.
+        version = await self.value("SELECT current_setting('server_version_num')::int")
+        return " STRATEGY file_copy" if version >= 150000 else ""
+
+    async def _unlock_template(self, name: str) -> None:
+        await self.execute("SELECT pg_advisory_unlock($1, hashtext($2))", -_FAMILY, name)
+
+
+_OF_RUNS = "SELECT datname FROM pg_database WHERE datname LIKE 'stillroom\\_run\\_%'"
+_TEMPLATES = "SELECT datname FROM pg_database WHERE datname LIKE 'stillroom\\_template\\_%'"

@@ -1,0 +1,126 @@
+"""How the work of one test is kept from the others."""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from sqlalchemy import Dialect
+
+from stillroom.testing.cost import Cost
+from stillroom.testing.databases import Databases
+from stillroom.testing.engines import SandboxTarget, Target
+from stillroom.testing.refusal import Refusal
+from stillroom.testing.sandbox import Sandbox
+from stillroom.testing.server import Server
+from stillroom.testing.template import Template
+from stillroom.testing.thread import LoopThread
+from stillroom.testing.transport import AnyLoop
+
+
+class Isolation(Protocol):
+    """Give the scopes of a run (session, module, class, test) what their work is done in."""
+
+    @property
+    def cost(self) -> Cost:
+        """Return what it has cost."""
+        ...
+
+    def stand_at(self, levels: Sequence[str]) -> Target:
+        """Leave the scopes that are not named, undoing their work; say where engines go now.
+
+        The scopes are named from the widest on. What one needs is made when it first connects.
+        """
+        ...
+
+    def url(self) -> str:
+        """Return the URL of the database of the innermost scope."""
+        ...
+
+    def keep(self) -> str:
+        """Let what was committed outlive the run; return the name of the database."""
+        ...
+
+    def close(self) -> None:
+        """End all scopes."""
+        ...
+
+
+class SandboxIsolation:
+    """Run all scopes in one transaction of one database, each in a savepoint of it."""
+
+    def __init__(
+        self, thread: LoopThread, server: Server, databases: Databases, template: Template
+    ) -> None:
+        self.cost = Cost()
+        self._thread = thread
+        self._server = server
+        self._databases = databases
+        self._template = template
+        self._levels: tuple[str, ...] = ()
+        self._opened: _Opened | None = None
+        self._lock = threading.RLock()
+
+    def stand_at(self, levels: Sequence[str]) -> Target:
+        """Roll back what was done in the scopes that are not named."""
+        self._levels = tuple(levels)
+        if self._opened is not None and not self._opened.sandbox.try_stand_at(levels):
+            self.cost.tests += 1
+            with self.cost.measured():
+                self._thread.call(self._opened.sandbox.stand_at(levels))
+        return self
+
+    def direct(self, dialect: Dialect, arguments: dict[str, Any]) -> None:
+        """Send an engine into the sandbox."""
+        self._open().target.direct(dialect, arguments)
+
+    def url(self) -> str:
+        """Return the URL of the database that the sandbox is in, where nothing is ever committed.
+
+        Engines with this URL are in the sandbox, as they are with any other.
+        """
+        return self._server.url(self._open().name)
+
+    def keep(self) -> str:
+        """Commit all, and let the database outlive the run."""
+        opened = self._open()
+        self._thread.call(opened.sandbox.keep())
+        self._databases.made.discard(opened.name)
+        return opened.name
+
+    def close(self) -> None:
+        """Hang up."""
+        if self._opened is not None:
+            self._thread.call(self._opened.sandbox.close())
+            self._opened = None
+
+    def take_refusals(self) -> list[Refusal]:
+        """Return what the sandbox has refused since the last call."""
+        if self._opened is None:
+            return []
+        refusals = self._opened.sandbox.refusals
+        taken = list(refusals)
+        refusals.clear()
+        return taken
+
+    def _open(self) -> "_Opened":
+        with self._lock:
+            if self._opened is None:
+                name = self._thread.call(self._databases.create(self._template.name))
+                sandbox = self._thread.call(self._connect(self._server.url(name)))
+                wires = AnyLoop(self._thread.loop, sandbox.accept)
+                self._opened = _Opened(name, sandbox, SandboxTarget(wires))
+            return self._opened
+
+    async def _connect(self, url: str) -> Sandbox:
+        sandbox = Sandbox({"dsn": url}, cost=self.cost)
+        await sandbox.open()
+        await sandbox.stand_at(self._levels)
+        return sandbox
+
+
+@dataclass(frozen=True)
+class _Opened:
+    name: str
+    sandbox: Sandbox
+    target: SandboxTarget

@@ -1,0 +1,29 @@
+"""The tables of a project, made by its Alembic revisions."""
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from stillroom.migrations import script_location, upgrade
+from stillroom.testing.sources import digest, imported
+
+
+class Revisions:
+    """The project's Alembic revisions, whatever URL its env.py names."""
+
+    def __init__(self, folder: Path) -> None:
+        """Take the folder that has the configuration of Alembic."""
+        self._folder = folder
+
+    def digest(self) -> str:
+        """Name the revisions, and the modules of the project that they import."""
+        location = script_location(self._folder)
+        revisions = [path for path in location.rglob("*") if path.is_file()]
+        texts = [path for path in revisions if path.suffix != ".pyc"]
+        modules = imported(path for path in texts if path.name != "env.py")
+        return digest([*texts, *modules])
+
+    def build(self, url: str) -> None:
+        """Upgrade to head."""
+        with ThreadPoolExecutor(1) as executor:  # an event loop may run in this thread
+            executor.submit(lambda: asyncio.run(upgrade(self._folder, url=url))).result()
