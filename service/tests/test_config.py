@@ -15,6 +15,7 @@ def test_db_config_is_the_whole_url(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_parts_make_a_url_for_asyncpg(monkeypatch: pytest.MonkeyPatch) -> None:
     """The host may carry a port, and a password any character."""
+    monkeypatch.delenv("DB_CONFIG")
     parts = {"USER": "ada", "PASSWORD": "a@b:c/d%", "HOST": "db.example.com:6432", "NAME": "users"}
     for name, value in parts.items():
         monkeypatch.setenv(f"DB_{name}", value)

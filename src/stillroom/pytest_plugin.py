@@ -216,7 +216,11 @@ def stillroom_url(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 def stillroom_new_database(request: pytest.FixtureRequest) -> Callable[..., str]:
-    """Give a function that makes an empty database on the run's server and returns its URL."""
+    """Give a function that makes a database on the run's server and returns its URL.
+
+    It is empty, or with `migrated=True` has the tables of the project. Other processes, and drivers
+    without SQLAlchemy, may connect to it; engines of this process go to the test's database.
+    """
     return _run(request).new_database
 
 

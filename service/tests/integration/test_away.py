@@ -1,6 +1,5 @@
 """A database that is not there is an answer, and its return needs nobody's help."""
 
-import asyncio
 import json
 import socket
 import tempfile
@@ -11,10 +10,9 @@ from urllib.parse import quote
 
 import pytest
 from sqlalchemy import make_url
-from stillroom.migrations import upgrade
 from stillroom.postgres import Cluster
 
-from tests.conftest import SERVICE
+from tests.integration.command import alembic
 from tests.integration.server import Server, serve
 
 USERS, USER = "/api/user/get-users", "/api/user/get-user?id=00000000-0000-7000-8000-000000000000"
@@ -48,7 +46,7 @@ def test_a_server_recovers_when_its_database_comes(folder: Path, log: Path) -> N
         server.wait_for_status(200, "/openapi.json")
         assert_unavailable(server, USERS)
         with database_at(address, folder / "data") as cluster:
-            asyncio.run(upgrade(SERVICE, url=cluster.url("postgres")))
+            alembic("upgrade", "head", DB_CONFIG=cluster.url("postgres"))
             server.wait_for_status(200)
             server.wait_for_status(404, USER)
         assert_unavailable(server, USERS)

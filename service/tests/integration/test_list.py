@@ -56,11 +56,14 @@ def test_a_client_that_leaves_a_list_ends_its_query(
 
 
 def test_a_list_that_breaks_off_is_not_taken_for_whole(
-    database: str, log: Path, write_users: WriteUsers, connection: psycopg.Connection[Any]
+    running_server: Server,
+    log: Path,
+    write_users: WriteUsers,
+    connection: psycopg.Connection[Any],
 ) -> None:
     """A stream whose database session is ended is cut without its last chunk."""
     write_users(100_000)
-    with serve(database, log) as server:
+    with serve(running_server.url, log) as server:
         server.wait_for_status(404, "/api/user/get-user?id=")
         with closing(server.connect()) as client:
             client.request("GET", "/api/user/get-users")

@@ -11,6 +11,7 @@ from fastapi.testclient import TestClient
 from app import init_app
 from app.database import sessionmanager
 from app.models import User
+from tests.conftest import NOWHERE
 from tests.integration.conftest import WriteUsers
 
 ADA = {"email": "ada@example.com", "full_name": "Ada Lovelace"}
@@ -32,10 +33,10 @@ def test_a_user_who_was_created_is_found_and_listed(client: TestClient) -> None:
     assert (listed.status_code, listed.json()) == (200, [user])
 
 
-def test_psycopg_serves_the_same(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.stillroom(isolation="clone")
+def test_psycopg_serves_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     """The driver is a word in the URL."""
-    url = database.replace("postgresql://", "postgresql+psycopg://")
-    monkeypatch.setenv("DB_CONFIG", url)
+    monkeypatch.setenv("DB_CONFIG", NOWHERE.replace("postgresql://", "postgresql+psycopg://"))
     with TestClient(init_app()) as client:
         user = create(client, "ada@example.com")
         found = client.get("/api/user/get-user", params={"id": user["id"]})
@@ -104,10 +105,10 @@ def test_an_email_belongs_to_one_user_in_whatever_case(
 
 @pytest.mark.parametrize("number", [1999, 2000, 2001, 4000, 4001])
 def test_a_list_of_several_parts_is_whole_and_in_order(
-    client: TestClient, write_users: WriteUsers, number: int
+    client: TestClient, arrange_users: WriteUsers, number: int
 ) -> None:
     """What is streamed is the same JSON array as a short list."""
-    write_users(number)
+    arrange_users(number)
     ids = [user["id"] for user in client.get("/api/user/get-users").json()]
     assert len(ids) == number
     assert ids == sorted(ids)
@@ -117,9 +118,9 @@ class TestDatabaseOfTheCaller:
     """`init_app(init_db=False)` leaves the session manager to its caller."""
 
     @pytest.fixture
-    def app(self, database: str) -> Iterator[FastAPI]:
+    def app(self, database_url: str) -> Iterator[FastAPI]:
         """Open the database as a caller does, before the application starts."""
-        sessionmanager.init(database)
+        sessionmanager.init(database_url)
         yield init_app(init_db=False)
         asyncio.run(sessionmanager.close())
 

@@ -115,8 +115,12 @@ class Run:
         """Return the URL of the test's database; in the sandbox nothing is ever committed there."""
         return self._isolation.url()
 
-    def new_database(self, template: str | None = None) -> str:
-        """Make an empty database, or a copy of one; return its URL. It goes with the run."""
+    def new_database(self, *, migrated: bool = False) -> str:
+        """Make a database, empty or with the project's tables; return its URL.
+
+        It is one of real commits, and goes with the run.
+        """
+        template = self._template.name if migrated else None
         return self.server.url(self._thread.call(self._databases.create(template)))
 
     def keep(self, test: str) -> None:
