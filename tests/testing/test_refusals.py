@@ -58,6 +58,8 @@ async def test_serializable_is_refused(sandboxed: AsyncEngine) -> None:
     message = await refused(sandboxed, "SELECT 1", isolation_level="SERIALIZABLE")
 
     assert "conflicts of SERIALIZABLE are never found" in message
+    async with sandboxed.connect() as connection:  # the pool's one, which can be used again
+        assert (await connection.execute(text("SELECT 1"))).scalar() == 1
 
 
 async def test_a_forgotten_commit_is_found(sandboxed: AsyncEngine, sandbox: Sandbox) -> None:

@@ -21,6 +21,8 @@ class Transaction:
     commits: int | None = None  # of the sandbox, when the first statement ran
     has_failed: bool = False
     is_lost: bool = False
+    refusal: str = ""
+    """Why no statement may run in it; BEGIN itself must not fail, for a driver would not know."""
     savepoints: list[tuple[str, Parameters]] = field(default_factory=list[tuple[str, Parameters]])
 
     def note(self, words: str) -> None:
@@ -67,13 +69,13 @@ class Session:
             return
         values = self.parameters.effective()
         isolation = values.get("default_transaction_isolation", "").lower()
-        if isolation == "serializable":
-            raise Refusal("The transaction would be SERIALIZABLE, by a parameter of the session")
         read_only = _is_on(values.get("default_transaction_read_only"))
         self.xid = ""
         self.transaction = Transaction(
             self.parameters.copy(), read_only, isolation == "repeatable read"
         )
+        if isolation == "serializable":
+            self.transaction.refusal = "The session's transactions are SERIALIZABLE"
         self.transaction.note(words)
 
     def note(self, statements: Iterable[Statement]) -> None:
@@ -96,7 +98,11 @@ class Session:
     def refuse_where_failed(self) -> None:
         """Raise what PostgreSQL says to a statement in an aborted transaction."""
         transaction = self.transaction
-        if transaction is None or not transaction.has_failed:
+        if transaction is None:
+            return
+        if transaction.refusal and not transaction.has_failed:
+            raise Refusal(transaction.refusal)
+        if not transaction.has_failed:
             return
         if transaction.is_lost:
             raise Refusal(

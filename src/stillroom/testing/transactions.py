@@ -25,11 +25,14 @@ class Transactions:
         """Run a statement; return the command's tag."""
         words, session = statement.words, self._session
         session.statement = short(statement.text)
-        if statement.refusal:
-            raise Refusal(f"{session.statement!r}: {statement.refusal}")
+        refusal = f"{session.statement!r}: {statement.refusal}" if statement.refusal else ""
         if re.match(r"BEGIN|START", words):
             session.begin(words)
+            if session.transaction is not None:
+                session.transaction.refusal = refusal or session.transaction.refusal
             return "BEGIN"
+        if refusal:
+            raise Refusal(refusal)
         if words.startswith("SET"):
             if session.transaction is not None:
                 session.transaction.note(words)
