@@ -40,6 +40,7 @@ class Wire(asyncio.Transport):
         self._loop = asyncio.get_running_loop()
         self._peer: Peer
         self._closing = False
+        self._delivered: list[bytes] = []
         self._received: deque[bytes] = deque()
         self._is_paused = False
         peer_loop.call_soon_threadsafe(self._connect, accept)
@@ -55,12 +56,17 @@ class Wire(asyncio.Transport):
         self.write(b"".join(bytes(data) for data in list_of_data))
 
     def deliver(self, data: bytes) -> None:
-        """Hand an answer to the application; called in the peer's thread."""
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._receive, data)
+        """Hand an answer to the application; called in the peer's thread.
+
+        The pieces of an answer that come together wake the application once.
+        """
+        if not self._delivered:
+            self._peer_loop.call_soon(self._flush)
+        self._delivered.append(data)
 
     def lose(self) -> None:
         """Tell the application that the connection has ended; called in the peer's thread."""
+        self._flush()
         if self._loop.is_running():
             self._loop.call_soon_threadsafe(self._lose)
         else:
@@ -108,6 +114,11 @@ class Wire(asyncio.Transport):
 
     def _hang_up(self) -> None:
         self._peer.hang_up()
+
+    def _flush(self) -> None:
+        if self._delivered and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._receive, b"".join(self._delivered))
+        self._delivered.clear()
 
     def _receive(self, data: bytes) -> None:
         self._received.append(data)
