@@ -51,11 +51,20 @@ class Backend(asyncio.Protocol):
         return backend
 
     def send(self, data: bytes, sink: Callable[[Message], None] | None = None) -> "_Pending":
-        """Send messages that end with one ReadyForQuery; what comes back goes to the sink."""
+        """Send messages that end with one ReadyForQuery; what comes back goes to the sink.
+
+        Raises ConnectionResetError when the connection has ended: no answer would ever come.
+        """
+        self.check()
         pending = _Pending(sink)
         self._pending.append(pending)
         self._transport.write(data)
         return pending
+
+    def check(self) -> None:
+        """Raise ConnectionResetError when the connection has ended."""
+        if self.ended.done():
+            raise ConnectionResetError(_CLOSED)
 
     def write(self, data: bytes) -> None:
         """Send more of what is under way: the data of a COPY."""
@@ -93,10 +102,10 @@ class Backend(asyncio.Protocol):
             elif self._pending[0].take(message):
                 self._pending.popleft()
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         """Tell all who wait."""
         for pending in self._pending:
-            pending.lose(exc)
+            pending.lose()
         self._pending.clear()
         self._driver_connection.terminate()  # asyncpg's own object learns it only so
         self.ended.set_result(None)
@@ -134,10 +143,16 @@ class _Pending:
             self._sink(message)
         return False
 
-    def lose(self, exc: Exception | None) -> None:
+    def lose(self) -> None:
         if self.done.done():
             return
         if self._answer.error is not None:
             self.done.set_result(self._answer)
         else:
-            self.done.set_exception(exc or ConnectionResetError("PostgreSQL closed the connection"))
+            self.done.set_exception(ConnectionResetError(_CLOSED))
+
+
+_CLOSED = (
+    "PostgreSQL has closed the connection that the tests share, with all that they wrote. Look at "
+    "the server's log for the reason, and run the tests again"
+)

@@ -84,6 +84,12 @@ class LogicalConnection:
                 connection.cancel()
             self.lose()
             return
+        try:
+            self._sandbox.backend.check()
+        except ConnectionError as error:
+            self._wire.deliver(messages.error("57P01", str(error), severity="FATAL"))
+            self.lose()
+            return
         self._is_started = True
         given = messages.startup_parameters(body)
         self.session.parameters.startup = {
@@ -115,7 +121,8 @@ class LogicalConnection:
                 self._fail(messages.error(failure.sqlstate, str(failure)), unit)
             except BackendError as error:
                 self._fail(Message(b"E", error.body).encode(), unit)
-            except ConnectionError:
+            except ConnectionError as error:
+                self._fail(messages.error("57P01", str(error)), unit)
                 self.lose()
 
     def _fail(self, error: bytes, unit: Unit) -> None:

@@ -178,6 +178,8 @@ _WRITES_WITHIN = re.compile(
 def _refusal(words: str, functions: frozenset[str]) -> str:
     if "PG_NOTIFY" in functions:
         return _REFUSED[0][1]
+    if "PG_TERMINATE_BACKEND" in functions:
+        return "it may end the one connection that all connections of the test share"
     return next((why for pattern, why in _REFUSED if pattern.match(words)), "")
 
 
