@@ -1,0 +1,1 @@
+"""SQLAlchemy's own test suite, on a plain connection and in the sandbox."""
