@@ -6,7 +6,7 @@ from typing import Any, cast
 import asyncpg
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from stillroom.testing.engines import direct_to, install
@@ -43,3 +43,60 @@ async def test_a_lost_server_is_an_error_to_all(new_database: NewDatabase) -> No
     await engine.dispose()
     direct_to(None)
     await asyncio.to_thread(running.close)
+
+
+PAIRS = "CREATE TABLE pair (id int UNIQUE DEFERRABLE INITIALLY {when})"
+
+
+async def run(engine: AsyncEngine, *statements: str) -> None:
+    """Run statements in one transaction."""
+    async with engine.begin() as connection:
+        for statement in statements:
+            await connection.execute(text(statement))
+
+
+async def test_a_new_deferred_constraint_fails_the_commit(engine: AsyncEngine) -> None:
+    """Also in the transaction that makes the table, which goes with it."""
+    twice = "INSERT INTO pair VALUES (1), (1)"
+    with pytest.raises(IntegrityError):
+        await run(engine, PAIRS.format(when="DEFERRED"), twice)
+    await run(engine, PAIRS.format(when="DEFERRED"))
+    with pytest.raises(IntegrityError):
+        await run(engine, twice)
+    await run(engine, twice, "DELETE FROM pair", "INSERT INTO pair VALUES (2)")
+    await run(engine, "DROP TABLE pair")
+    await run(engine, "INSERT INTO author (name) VALUES ('a')")
+
+
+async def test_a_table_is_dropped_after_its_deferred_constraint(engine: AsyncEngine) -> None:
+    """Nothing is left to be checked after a COMMIT."""
+    await run(
+        engine,
+        "CREATE TABLE child (author_id int REFERENCES author DEFERRABLE INITIALLY DEFERRED)",
+        "WITH new AS (INSERT INTO author (name) VALUES ('a') RETURNING id) "
+        "INSERT INTO child SELECT id FROM new",
+    )
+    await run(engine, "DROP TABLE child")
+
+
+async def test_a_constraint_that_is_deferred_for_once(engine: AsyncEngine) -> None:
+    """SET CONSTRAINTS lasts until the end of the transaction, whose COMMIT checks."""
+    twice = "INSERT INTO pair VALUES (1), (1)"
+    await run(engine, PAIRS.format(when="IMMEDIATE"))
+    with pytest.raises(IntegrityError):
+        await run(engine, "SET CONSTRAINTS ALL DEFERRED", twice)
+    await run(engine, "SET CONSTRAINTS ALL DEFERRED")
+    async with engine.connect() as connection:
+        with pytest.raises(IntegrityError):
+            await connection.execute(text(twice))
+
+
+async def test_a_temporary_table_goes_after_its_constraint(engine: AsyncEngine) -> None:
+    """What a COMMIT checks comes before what it drops."""
+    temporary = (
+        PAIRS.format(when="DEFERRED").replace("TABLE", "TEMPORARY TABLE") + " ON COMMIT DROP"
+    )
+    with pytest.raises(IntegrityError):
+        await run(engine, temporary, "INSERT INTO pair VALUES (1), (1)")
+    for _ in range(2):
+        await run(engine, temporary, "INSERT INTO pair VALUES (1)")

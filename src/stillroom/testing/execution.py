@@ -147,6 +147,8 @@ class Execution:
             if self._writes(statement) and not _wrote_nothing(answer):
                 self._session.xid = str(1000 + self._sandbox.commits)
             self.temporary.note(statement)
+            if statement.changes_schema:
+                self._sandbox.forget_checks()
             if found := _FUNCTION.search(statement.text):
                 self._sandbox.writing_functions.add(found[1].upper())
         for statement in self._request.executed:

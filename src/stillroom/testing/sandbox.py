@@ -25,6 +25,7 @@ class _Level:
 
     key: str
     applied: Values
+    checks: str | None
     sequences: dict[str, str] = field(default_factory=dict[str, str])
     has_writes: bool = False
     has_drawn: bool = False  # from a sequence, which no rollback gives back
@@ -54,7 +55,7 @@ class Sandbox:
         self._startup: Values = {}
         self._applied: Values = {}
         self._kept_applied: Values = {}
-        self._deferred: list[str] = []
+        self._checks: str | None = None  # what a COMMIT checks; None when it has to be read
         self._numbers = 0
         self._row_locker: Session | None = None
 
@@ -65,7 +66,7 @@ class Sandbox:
         self.greeting = b"".join(parameter_status(str(name), value or "") for name, value in rows)
         rows = await self.backend.query(_VOLATILE)
         self.writing_functions |= {str(name) for (name,) in rows}
-        await self.note_constraints()
+        self._checks = await self._read_checks()
 
     async def close(self) -> None:
         """Hang up; PostgreSQL rolls back."""
@@ -123,17 +124,18 @@ class Sandbox:
 
     async def commit(self, session: Session, before: str = "") -> None:
         """Make what the owner did the work of the level; raises BackendError when it is lost."""
-        checks = ""
-        if self._deferred:
-            deferred = ", ".join(self._deferred)
-            checks = f"SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS {deferred} DEFERRED; "
         try:
-            await self.backend.query(f"{before}{checks}RELEASE SAVEPOINT s; SAVEPOINT s")
+            if self._checks is None:
+                self._checks = await self._read_checks()
+            await self.backend.query(f"{self._checks}{before}RELEASE SAVEPOINT s; SAVEPOINT s")
         except BackendError:
             await self.undo()
+            self.forget_checks()
             raise
         finally:
             self.gate.release(session)
+        if before:
+            self.forget_checks()
         self.commits += 1
         self._levels[-1].has_writes = True
         self._kept_applied = dict(self._applied)
@@ -150,9 +152,9 @@ class Sandbox:
         if savepoint == "s":
             self._applied = dict(self._kept_applied)
 
-    async def note_constraints(self) -> None:
-        """Read which constraints are checked at COMMIT alone."""
-        self._deferred = [str(name) for (name,) in await self.backend.query(_DEFERRED)]
+    def forget_checks(self) -> None:
+        """Note that constraints may have come or gone."""
+        self._checks = None
 
     def refuse(self, refusal: Refusal) -> None:
         """Remember a refusal, for an application may pass over the error."""
@@ -195,7 +197,7 @@ class Sandbox:
         for number, key in enumerate(self._wanted[first:], first):
             if number:
                 sql.append(f"SAVEPOINT level_{number}")
-            self._levels.append(_Level(key, dict(self._applied)))
+            self._levels.append(_Level(key, dict(self._applied), self._checks))
         sql.append("SAVEPOINT s")
         self._kept_applied = dict(self._applied)
         await self.backend.query("; ".join(filter(None, sql)))
@@ -224,6 +226,7 @@ class Sandbox:
     async def _leave(self, count: int) -> None:
         gone, kept = self._levels[count:], self._levels[:count]
         sequences = gone[0].sequences
+        self._checks = gone[0].checks
         is_used = any(level.has_writes or level.has_drawn for level in gone)
         del self._levels[count:]
         if not any(level.has_writes for level in kept):
@@ -238,6 +241,13 @@ class Sandbox:
         if is_used:
             sql += f"; {_reset_sequences(sequences)}"
         await self.backend.query(sql)
+
+    async def _read_checks(self) -> str:
+        """Return the SQL that checks what PostgreSQL checks at a COMMIT."""
+        rows = await self.backend.query(_DEFERRABLE)
+        deferred = ", ".join(str(name) for name, is_deferred in rows if is_deferred == "t")
+        checks = "SET CONSTRAINTS ALL IMMEDIATE; " if rows else ""
+        return checks + (f"SET CONSTRAINTS {deferred} DEFERRED; " if deferred else "")
 
     async def _read_sequences(self) -> dict[str, str]:
         rows = await self.backend.query(_SEQUENCES)
@@ -275,9 +285,9 @@ _VOLATILE = (
     "WHERE provolatile = 'v' AND nspname NOT IN ('pg_catalog', 'information_schema') "
     "AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = p.oid AND d.deptype = 'e')"
 )
-_DEFERRED = (
-    "SELECT DISTINCT format('%I.%I', nspname, conname) FROM pg_constraint "
-    "JOIN pg_namespace n ON n.oid = connamespace WHERE condeferrable AND condeferred"
+_DEFERRABLE = (
+    "SELECT format('%I.%I', nspname, conname), bool_or(condeferred) FROM pg_constraint "
+    "JOIN pg_namespace n ON n.oid = connamespace WHERE condeferrable GROUP BY 1"
 )
 _SEQUENCES = (
     "SELECT seqrelid, pg_sequence_last_value(seqrelid) FROM pg_sequence "

@@ -55,6 +55,11 @@ class Statement:
         return bool(self.functions & {"PG_CURRENT_XACT_ID_IF_ASSIGNED", "TXID_CURRENT_IF_ASSIGNED"})
 
     @property
+    def changes_schema(self) -> bool:
+        """Say whether constraints may come or go by it."""
+        return self.words.startswith(("CREATE ", "ALTER ", "DROP ", "DO ", "CALL "))
+
+    @property
     def keeps_cursor(self) -> bool:
         """Say whether it opens a cursor that outlives it."""
         return self.words.startswith("DECLARE ")
@@ -170,7 +175,7 @@ _READ = re.compile(
 )
 _WRITES_WITHIN = re.compile(
     r"\b(INSERT|UPDATE|DELETE|MERGE|INTO|FOR (NO KEY )?UPDATE|FOR (KEY )?SHARE|DISCARD (ALL|TEMP)"
-    r"|^PREPARE)\b"
+    r"|^PREPARE|^SET CONSTRAINTS)\b"
     r"|^COPY .* FROM\b(?!.* TO\b)"
 )
 
