@@ -338,6 +338,14 @@ MUTATIONS = [
     ),
     Mutation(
         8,
+        "each connection is told the isolation level of its own transaction",
+        "testing/session.py",
+        '                wanted["stillroom.isolation"] = self.isolation\n',
+        "                pass\n",
+        "tests/testing/test_connection.py",
+    ),
+    Mutation(
+        8,
         "constraints that a test has made are checked too",
         "testing/execution.py",
         "                self._sandbox.forget_checks()\n",

@@ -100,3 +100,35 @@ async def test_a_temporary_table_goes_after_its_constraint(engine: AsyncEngine) 
         await run(engine, temporary, "INSERT INTO pair VALUES (1), (1)")
     for _ in range(2):
         await run(engine, temporary, "INSERT INTO pair VALUES (1)")
+
+
+SHOW = text("SHOW TRANSACTION ISOLATION LEVEL")
+
+
+async def test_the_isolation_level_is_the_transactions_own(engine: AsyncEngine) -> None:
+    """SHOW and current_setting() answer for the connection that asks."""
+    setting = text("SELECT current_setting('transaction_isolation')")
+    repeatable = engine.execution_options(isolation_level="REPEATABLE READ")
+    async with repeatable.connect() as one, engine.connect() as other:
+        for connection, level in ((one, "repeatable read"), (other, "read committed")):
+            shown = (await connection.execute(SHOW)).one()
+            assert shown._asdict() == {"transaction_isolation": level}
+            assert (await connection.execute(setting)).scalar() == level
+
+
+async def test_the_isolation_level_of_a_session(engine: AsyncEngine) -> None:
+    """SET SESSION CHARACTERISTICS holds for what begins later; SET TRANSACTION for once."""
+    async with engine.connect() as connection:
+        await connection.execute(
+            text("SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        )
+        await connection.commit()
+        assert (await connection.execute(SHOW)).scalar() == "repeatable read"
+        await connection.rollback()
+        await connection.execute(text("SET TRANSACTION ISOLATION LEVEL READ UNCOMMITTED"))
+        assert (await connection.execute(SHOW)).scalar() == "read uncommitted"
+        await connection.rollback()
+        await connection.execution_options(isolation_level="AUTOCOMMIT")
+        assert (await connection.execute(SHOW)).scalar() == "repeatable read"
+        await connection.execute(text("RESET default_transaction_isolation"))
+        assert (await connection.execute(SHOW)).scalar() == "read committed"

@@ -1,7 +1,7 @@
 """The prepared statements and portals of one logical connection, under names of the sandbox."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from stillroom.testing import messages
@@ -10,6 +10,7 @@ from stillroom.testing.messages import Message
 from stillroom.testing.statements import (
     Kind,
     Statement,
+    emulate_isolation,
     emulate_transaction_id,
     read_statements,
 )
@@ -161,10 +162,12 @@ class Prepared:
         return self._name(name) if name else b""
 
 
-def sent_text(statements: Iterable[Statement], sql: str) -> str:
+def sent_text(statements: Sequence[Statement], sql: str) -> str:
     """Return the text of statements as PostgreSQL gets it."""
     if any(statement.sees_transaction_id for statement in statements):
-        return emulate_transaction_id(sql)
+        sql = emulate_transaction_id(sql)
+    if any(statement.sees_isolation for statement in statements):
+        sql = emulate_isolation(sql)
     return sql
 
 

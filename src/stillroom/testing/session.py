@@ -17,7 +17,8 @@ class Transaction:
 
     earlier: Parameters
     is_read_only: bool
-    is_repeatable: bool
+    isolation: str
+    """As PostgreSQL shows it; empty for the one of the database."""
     commits: int | None = None  # of the sandbox, when the first statement ran
     has_failed: bool = False
     is_lost: bool = False
@@ -29,8 +30,8 @@ class Transaction:
         """Take the modes that BEGIN or SET TRANSACTION names."""
         if "READ ONLY" in words or "READ WRITE" in words:
             self.is_read_only = "READ ONLY" in words
-        if "ISOLATION LEVEL" in words:
-            self.is_repeatable = "REPEATABLE READ" in words
+        if found := _ISOLATION.search(words):
+            self.isolation = found[1].lower()
 
 
 @dataclass(eq=False)
@@ -63,18 +64,20 @@ class Session:
             return self.transaction.is_read_only
         return _is_on(self.parameters.effective().get("default_transaction_read_only"))
 
+    @property
+    def isolation(self) -> str:
+        """Return the isolation level as PostgreSQL shows it; empty for the one of the database."""
+        if self.transaction is not None:
+            return self.transaction.isolation
+        return self.parameters.effective().get("default_transaction_isolation", "").lower()
+
     def begin(self, words: str) -> None:
         """Begin a transaction; PostgreSQL only warns where there is one."""
         if self.transaction is not None:
             return
-        values = self.parameters.effective()
-        isolation = values.get("default_transaction_isolation", "").lower()
-        read_only = _is_on(values.get("default_transaction_read_only"))
         self.xid = ""
-        self.transaction = Transaction(
-            self.parameters.copy(), read_only, isolation == "repeatable read"
-        )
-        if isolation == "serializable":
+        self.transaction = Transaction(self.parameters.copy(), self.is_read_only, self.isolation)
+        if self.transaction.isolation == "serializable":
             self.transaction.refusal = "The session's transactions are SERIALIZABLE"
         self.transaction.note(words)
 
@@ -114,7 +117,7 @@ class Session:
     def refuse_older_snapshot(self, commits: int) -> None:
         """Raise Refusal in REPEATABLE READ, when others have committed since the first look."""
         transaction = self.transaction
-        if transaction is None or not transaction.is_repeatable:
+        if transaction is None or transaction.isolation != "repeatable read":
             return
         if transaction.commits is None:
             transaction.commits = commits
@@ -127,8 +130,11 @@ class Session:
     def wanted(self, statements: Iterable[Statement]) -> Values:
         """Return the parameters that the statements have to run under."""
         wanted = self.parameters.effective()
-        if any(statement.sees_transaction_id for statement in statements):
-            wanted["stillroom.xid"] = self.xid
+        for statement in statements:
+            if statement.sees_transaction_id:
+                wanted["stillroom.xid"] = self.xid
+            if statement.sees_isolation and self.isolation:
+                wanted["stillroom.isolation"] = self.isolation
         return wanted
 
 
@@ -150,4 +156,5 @@ def _is_on(value: str | None) -> bool:
     return (value or "").lower() in ("on", "true", "1", "yes", "t")
 
 
+_ISOLATION = re.compile(r"ISOLATION LEVEL (READ (?:UN)?COMMITTED|REPEATABLE READ)")
 _ABORTED = "current transaction is aborted, commands ignored until end of transaction block"

@@ -55,6 +55,12 @@ class Statement:
         return bool(self.functions & {"PG_CURRENT_XACT_ID_IF_ASSIGNED", "TXID_CURRENT_IF_ASSIGNED"})
 
     @property
+    def sees_isolation(self) -> bool:
+        """Say whether it asks for the isolation level of its transaction."""
+        is_asked = self.words.startswith("SHOW TRANSACTION") or "CURRENT_SETTING" in self.functions
+        return is_asked and _SHOWS_ISOLATION.search(self.text) is not None
+
+    @property
     def changes_schema(self) -> bool:
         """Say whether constraints may come or go by it."""
         return self.words.startswith(("CREATE ", "ALTER ", "DROP ", "DO ", "CALL "))
@@ -87,8 +93,25 @@ def emulate_transaction_id(sql: str) -> str:
     )
 
 
+def emulate_isolation(sql: str) -> str:
+    """Return the text with the isolation level taken from the parameter `stillroom.isolation`."""
+    level = (
+        "coalesce(nullif(current_setting('stillroom.isolation', true), ''), "
+        "current_setting('transaction_isolation'))"
+    )
+    return _SHOWS_ISOLATION.sub(
+        lambda found: f"SELECT {level} AS transaction_isolation" if found["show"] else level, sql
+    )
+
+
 _XID = re.compile(
     r"(?:pg_catalog\.)?\b(pg_current_xact_id_if_assigned|txid_current_if_assigned)\s*\(\s*\)",
+    re.IGNORECASE,
+)
+
+_SHOWS_ISOLATION = re.compile(
+    r"^\s*(?P<show>SHOW)\s+(?:TRANSACTION\s+ISOLATION\s+LEVEL|transaction_isolation)\b"
+    r"|(?:pg_catalog\.)?\bcurrent_setting\s*\(\s*'transaction_isolation'\s*\)",
     re.IGNORECASE,
 )
 
