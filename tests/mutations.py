@@ -316,8 +316,9 @@ MUTATIONS = [
         8,
         "an error of a reader undoes the savepoint",
         "testing/execution.py",
-        "        elif gate.owner is not session:\n            await sandbox.undo()\n",
-        "        elif gate.owner is not session:\n            pass\n",
+        "        else:\n            await sandbox.undo()\n            gate.release(session)\n",
+        "        elif gate.owner is session:\n            await sandbox.undo()\n"
+        "            gate.release(session)\n",
         "tests/testing/test_conformance.py",
     ),
     Mutation(
@@ -335,6 +336,14 @@ MUTATIONS = [
         '        checks = "SET CONSTRAINTS ALL IMMEDIATE; " if rows else ""\n',
         '        checks = ""\n',
         "tests/testing/test_conformance.py",
+    ),
+    Mutation(
+        8,
+        "an error within a savepoint stops no other connection",
+        "testing/execution.py",
+        "            await sandbox.undo(savepoint(last))\n",
+        "            pass\n",
+        "tests/testing/test_connection.py",
     ),
     Mutation(
         8,

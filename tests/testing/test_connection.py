@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, IntegrityError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from stillroom.testing.engines import direct_to, install
 from tests.conftest import NewDatabase
@@ -132,3 +132,100 @@ async def test_the_isolation_level_of_a_session(engine: AsyncEngine) -> None:
         assert (await connection.execute(SHOW)).scalar() == "repeatable read"
         await connection.execute(text("RESET default_transaction_isolation"))
         assert (await connection.execute(SHOW)).scalar() == "read committed"
+
+
+ADD = text("INSERT INTO author (name) VALUES ('a')")
+NAMES = text("SELECT name FROM author")
+
+
+async def fetchrow(connection: AsyncConnection, sql: str) -> Any:
+    """Run a statement past SQLAlchemy, as the ping of its pool does."""
+    driver: Any = (await connection.get_raw_connection()).driver_connection
+    return await driver.fetchrow(sql)
+
+
+async def test_a_new_engine_connects_beside_uncommitted_work(sandboxed: AsyncEngine) -> None:
+    """What it asks the server has one answer; what it reads of a table then has not."""
+    other = create_async_engine(TRAP, pool_pre_ping=True)
+    async with sandboxed.connect() as writer:
+        await writer.execute(ADD)
+        for _ in range(2):
+            async with other.connect() as reader:
+                assert (await reader.execute(text("SELECT 1"))).scalar() == 1
+        async with other.connect() as reader:
+            with pytest.raises(DBAPIError, match="SELECT name FROM author"):
+                await reader.execute(NAMES)
+        await writer.commit()
+    async with other.connect() as reader:
+        assert (await reader.execute(NAMES)).scalars().all() == ["a"]
+    await other.dispose()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT 'author'::regclass",
+        "SELECT write_author('b')",
+        "SELECT EXISTS (TABLE author)",
+        "SELECT (SELECT max(name) FROM author) AS one",
+        "SELECT count(*) FROM pg_stat_activity WHERE query IN (SELECT name FROM author)",
+        "SELECT count(*) FROM pg_stat_activity, author",
+        "SELECT count(*) FROM pg_stat_activity UNION SELECT count(*) FROM author",
+        "SELECT 'ok'::mood",
+        "SELECT CAST('ok' AS mood)",
+    ],
+)
+async def test_what_may_see_uncommitted_work_is_refused(
+    sandboxed: AsyncEngine, statement: str
+) -> None:
+    """Only what is known to look at no table, type or function of the application passes."""
+    async with sandboxed.connect() as writer, sandboxed.connect() as reader:
+        await writer.execute(ADD)
+        with pytest.raises(DBAPIError, match="the same task holds both"):
+            await reader.execute(text(statement))
+
+
+async def test_what_looks_at_no_table_does_not_wait(engine: AsyncEngine) -> None:
+    """Nor does it disturb the work of the one whom it passes."""
+    statements = [
+        "SELECT pg_catalog.version()",
+        "SHOW search_path",
+        "SELECT now(), 1 + 1 AS two, NULL::integer",
+        "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle' AND pid != pg_backend_pid()",
+    ]
+    async with engine.connect() as writer, engine.connect() as reader:
+        await writer.execute(ADD)
+        await writer.execute(text("SET LOCAL search_path = pg_catalog"))
+        for statement in statements:
+            await reader.execute(text(statement))
+        with pytest.raises(DBAPIError, match="division by zero"):
+            await reader.execute(text("SELECT 1 / 0"))
+        await reader.rollback()
+        assert (await writer.execute(text("SHOW search_path"))).scalar() == "pg_catalog"
+        assert (await reader.execute(text("SHOW search_path"))).scalar() == '"$user", public'
+        await writer.commit()
+        assert (await reader.execute(NAMES)).scalars().all() == ["a"]
+
+
+async def test_a_ping_is_no_write(engine: AsyncEngine) -> None:
+    """An empty statement commits nothing, so a snapshot stays what it is."""
+    async with engine.connect() as reader, engine.connect() as other:
+        await reader.execution_options(isolation_level="REPEATABLE READ")
+        assert (await reader.execute(NAMES)).all() == []
+        assert await fetchrow(other, ";") is None
+        assert (await reader.execute(NAMES)).all() == []
+
+
+async def test_an_error_in_a_savepoint_is_its_connections_own(engine: AsyncEngine) -> None:
+    """Another connection runs on before the first one has rolled back."""
+    async with engine.connect() as writer, engine.connect() as other:
+        await writer.execute(ADD)
+        nested = await writer.begin_nested()
+        with pytest.raises(IntegrityError):
+            await writer.execute(ADD)
+        assert (await other.execute(text("SELECT 1"))).scalar() == 1
+        with pytest.raises(DBAPIError, match="current transaction is aborted"):
+            await writer.execute(NAMES)
+        await nested.rollback()
+        await writer.commit()
+        assert (await other.execute(NAMES)).scalars().all() == ["a"]

@@ -11,7 +11,7 @@ from stillroom.testing.messages import Message, Messages
 from stillroom.testing.parameters import changes
 from stillroom.testing.prepared import Prepared, Request
 from stillroom.testing.refusal import Refusal
-from stillroom.testing.session import Session, short
+from stillroom.testing.session import Session, savepoint, short
 from stillroom.testing.statements import Kind, Statement
 from stillroom.testing.temporary import TemporaryTables
 
@@ -47,7 +47,10 @@ class Execution:
             if all(statement.is_alone for statement in looked_at):
                 return await self._lock()
             self._sandbox.lock_rows(session)
-        async with gate.turn(session, passes_owner=self.prepared.only_fetches(request.unit)):
+        passes = self.prepared.only_fetches(request.unit) or (
+            bool(looked_at) and all(statement.sees_no_work for statement in looked_at)
+        )
+        async with gate.turn(session, passes_owner=passes):
             return await self._run_in_turn()
 
     async def close(self, request: Request) -> None:
@@ -77,7 +80,7 @@ class Execution:
         statements = self._request.executed
         await sandbox.prepare(session.parameters.startup)
         session.refuse_older_snapshot(sandbox.commits)
-        within = gate.owner is not None and gate.owner is not session  # a FETCH of an open cursor
+        within = gate.owner is not None and gate.owner is not session  # it passes
         writes = any(self._writes(statement) for statement in statements)
         read_only = session.is_read_only and any(
             writes or not _is_plain(statement) for statement in statements
@@ -123,15 +126,20 @@ class Execution:
             self._request.unit.start_copy(self._sandbox.backend.write)
         self._deliver(message.encode())
 
-    async def _roll_back(self, savepoint: str) -> None:
-        """Undo what failed: the statement of a reader, or all of a writer without savepoints."""
+    async def _roll_back(self, name: str) -> None:
+        """Undo what failed: the statement of a reader, all of a writer, back to its savepoint.
+
+        The physical connection runs on: others pass, whether or not this one rolls back soon.
+        """
         sandbox, session, gate = self._sandbox, self._session, self._sandbox.gate
-        if savepoint == "r":
+        if name == "r":
             await sandbox.undo("r")
             await sandbox.backend.query("RELEASE SAVEPOINT r")
-        elif gate.owner is not session:
-            await sandbox.undo()
-        elif session.transaction is None or not session.transaction.savepoints:
+        elif gate.owner is session and session.transaction and session.transaction.savepoints:
+            last, parameters = session.transaction.savepoints[-1]
+            await sandbox.undo(savepoint(last))
+            sandbox.assume(parameters.effective())
+        else:
             await sandbox.undo()
             gate.release(session)
         session.fail()

@@ -114,7 +114,7 @@ class Gate:
     def _give_up(self, waiting: "_Waiting") -> None:
         if waiting.turn.done():
             return
-        if self.owner is None or self.owner is waiting.session:
+        if self.owner is None or self.owner is waiting.session or waiting.passes_owner:
             return  # it waits for a statement that still runs, as it may
         waiting.turn.set_exception(
             Refusal(_TIMEOUT.format(seconds=self.wait, **self._names(waiting, self.owner)))

@@ -128,7 +128,7 @@ class Prepared:
         sql = messages.text(body, start)
         rest = body[start + len(sql.encode()) + 1 :]
         found = read_statements(sql)
-        self._statements[name] = found[0] if found else _UNKNOWN
+        self._statements[name] = found[0] if found else _EMPTY
         own = self._name(name) + b"\0"
         parse = Message(b"P", own + sent_text(found, sql).encode() + b"\0" + rest).encode()
         if name:
@@ -171,4 +171,5 @@ def sent_text(statements: Sequence[Statement], sql: str) -> str:
     return sql
 
 
+_EMPTY = Statement("", "", Kind.EMPTY, frozenset(), "")
 _UNKNOWN = Statement("", "", Kind.WRITE, frozenset(), "")

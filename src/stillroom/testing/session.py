@@ -152,6 +152,11 @@ def identifier(sql: str) -> str:
     return found[1].replace('""', '"') if found[1] else found[2].lower()
 
 
+def savepoint(name: str) -> str:
+    """Return what a savepoint of the application is called on the physical connection."""
+    return '"app ' + name.replace('"', '""') + '"'
+
+
 def _is_on(value: str | None) -> bool:
     return (value or "").lower() in ("on", "true", "1", "yes", "t")
 

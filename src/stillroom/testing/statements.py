@@ -45,6 +45,16 @@ class Statement:
         return " FROM " not in f"{self.words} "
 
     @property
+    def sees_no_work(self) -> bool:
+        """Say whether the uncommitted work of others cannot change its answer.
+
+        So it is with what a driver, a dialect and a pool ask when they connect.
+        """
+        return self.kind is Kind.EMPTY or (
+            _SEES_NO_WORK.fullmatch(self.words) is not None and self.functions <= _OF_THE_SERVER
+        )
+
+    @property
     def never_waits(self) -> bool:
         """Say whether it passes over rows that are locked, or fails at once."""
         return " SKIP LOCKED" in self.words or " NOWAIT" in self.words
@@ -187,6 +197,25 @@ def _kind(words: str) -> Kind:
     is_read = _READ.match(words) and not _WRITES_WITHIN.search(words)
     return Kind.READ if is_read else Kind.WRITE
 
+
+# Words of expressions and of built-in types; a table, a type or a function of the application's is
+# none of them.
+_PLAIN = (
+    r"(?:''|\$?\d[\w.]*|[-+*/=<>!(),.:|]|AS (?:\w+|\"\")|AND|OR|NOT|IS|NULL|TRUE|FALSE|PG_CATALOG"
+    r"|CURRENT_USER|CURRENT_CATALOG|CURRENT_SCHEMA|CURRENT_TIMESTAMP|VERSION|CURRENT_DATABASE"
+    r"|PG_BACKEND_PID|CURRENT_SETTING|NOW|CLOCK_TIMESTAMP|GEN_RANDOM_UUID|COUNT"
+    r"|BOOLEAN|SMALLINT|INTEGER|INT|BIGINT|NUMERIC|FLOAT|TEXT|VARCHAR|JSONB?|UUID|DATE|TIMESTAMP)"
+)
+_SEES_NO_WORK = re.compile(
+    rf"SHOW [\w ]+|SELECT(?: {_PLAIN})+"
+    r"|SELECT (?:(?!FROM|SELECT|JOIN)\S+ )+FROM (?:PG_CATALOG \. )?PG_STAT_ACTIVITY"
+    r"(?: WHERE(?: (?!FROM|SELECT|JOIN|UNION|TABLE)\S+)+)?"
+)
+_OF_THE_SERVER = {
+    "VERSION", "CURRENT_SCHEMA", "CURRENT_DATABASE", "PG_BACKEND_PID", "CURRENT_SETTING", "NOW",
+    "CLOCK_TIMESTAMP", "GEN_RANDOM_UUID", "COUNT", "AND", "OR", "NOT", "IN", "SELECT",
+    "WHERE",
+}  # fmt: skip
 
 _CONTROL = re.compile(
     r"(BEGIN|START TRANSACTION|COMMIT|END|ROLLBACK|ABORT|SAVEPOINT|RELEASE|SET (LOCAL )?TRANSACTION"

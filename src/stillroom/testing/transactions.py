@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from stillroom.testing.backend import BackendError
 from stillroom.testing.execution import Execution, ignore
 from stillroom.testing.refusal import Refusal, SandboxError
-from stillroom.testing.session import Session, Transaction, identifier, short
+from stillroom.testing.session import Session, Transaction, identifier, savepoint, short
 from stillroom.testing.statements import Statement
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Transactions:
         name = identifier(sql)
         if words.startswith("SAVEPOINT"):
             session.refuse_where_failed()
-            await self._run(f"SAVEPOINT {_own(name)}")
+            await self._run(f"SAVEPOINT {savepoint(name)}")
             transaction.savepoints.append((name, session.parameters.copy()))
             return "SAVEPOINT"
         names = [known for known, _ in transaction.savepoints]
@@ -62,10 +62,10 @@ class Transactions:
         index = len(names) - 1 - names[::-1].index(name)
         if words.startswith("RELEASE"):
             session.refuse_where_failed()
-            await self._run(f"RELEASE SAVEPOINT {_own(name)}")
+            await self._run(f"RELEASE SAVEPOINT {savepoint(name)}")
             del transaction.savepoints[index:]
             return "RELEASE"
-        await self._run(f"ROLLBACK TO SAVEPOINT {_own(name)}")
+        await self._run(f"ROLLBACK TO SAVEPOINT {savepoint(name)}")
         session.parameters.restore(transaction.savepoints[index][1])
         self._sandbox.assume(session.parameters.effective())
         del transaction.savepoints[index + 1 :]
@@ -113,7 +113,3 @@ class Transactions:
         finally:
             execution.temporary.clear()
             sandbox.gate.release(session)
-
-
-def _own(name: str) -> str:
-    return '"app ' + name.replace('"', '""') + '"'
