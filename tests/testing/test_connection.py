@@ -116,6 +116,14 @@ async def test_the_isolation_level_is_the_transactions_own(engine: AsyncEngine) 
             assert (await connection.execute(setting)).scalar() == level
 
 
+async def test_a_serializable_transaction_says_that_it_is(engine: AsyncEngine) -> None:
+    """What works in it is refused, but SQLAlchemy may ask for the level."""
+    serializable = engine.execution_options(isolation_level="SERIALIZABLE")
+    async with serializable.connect() as connection:
+        assert await connection.get_isolation_level() == "SERIALIZABLE"
+        assert (await connection.execute(SHOW)).scalar() == "serializable"
+
+
 async def test_the_isolation_level_of_a_session(engine: AsyncEngine) -> None:
     """SET SESSION CHARACTERISTICS holds for what begins later; SET TRANSACTION for once."""
     async with engine.connect() as connection:

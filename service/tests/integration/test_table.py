@@ -11,7 +11,9 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 
-async def insert(session: AsyncSession, email: str, full_name: str) -> tuple[UUID, datetime, datetime]:
+async def insert(
+    session: AsyncSession, email: str, full_name: str
+) -> tuple[UUID, datetime, datetime]:
     """Insert a user as another program does."""
     values = {"email": email, "full_name": full_name}
     row = await one(

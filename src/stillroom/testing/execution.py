@@ -36,8 +36,8 @@ class Execution:
     async def run(self, request: Request) -> bool:
         """Run statements in a turn, their answer is delivered; say whether they succeeded."""
         session, gate = self._session, self._sandbox.gate
-        session.refuse_where_failed()
         looked_at = (*request.executed, *request.parsed)
+        session.refuse_where_failed(looked_at)
         for statement in looked_at:
             if statement.refusal:
                 raise Refusal(f"{short(statement.text)!r}: {statement.refusal}")

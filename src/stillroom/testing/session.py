@@ -23,7 +23,7 @@ class Transaction:
     has_failed: bool = False
     is_lost: bool = False
     refusal: str = ""
-    """Why no statement may run in it; BEGIN itself must not fail, for a driver would not know."""
+    """Why no statement may work in it; BEGIN itself must not fail, for a driver would not know."""
     savepoints: list[tuple[str, Parameters]] = field(default_factory=list[tuple[str, Parameters]])
 
     def note(self, words: str) -> None:
@@ -98,12 +98,16 @@ class Session:
             self.transaction.has_failed = self.transaction.is_lost = True
             self.transaction.savepoints.clear()
 
-    def refuse_where_failed(self) -> None:
-        """Raise what PostgreSQL says to a statement in an aborted transaction."""
+    def refuse_where_failed(self, statements: Iterable[Statement] = ()) -> None:
+        """Raise what PostgreSQL says to a statement in an aborted transaction.
+
+        Raises Refusal in one that cannot be sandboxed, where a parameter may still be shown.
+        """
         transaction = self.transaction
         if transaction is None:
             return
-        if transaction.refusal and not transaction.has_failed:
+        shows = {statement.words.startswith("SHOW ") for statement in statements} == {True}
+        if transaction.refusal and not transaction.has_failed and not shows:
             raise Refusal(transaction.refusal)
         if not transaction.has_failed:
             return
@@ -161,5 +165,5 @@ def _is_on(value: str | None) -> bool:
     return (value or "").lower() in ("on", "true", "1", "yes", "t")
 
 
-_ISOLATION = re.compile(r"ISOLATION LEVEL (READ (?:UN)?COMMITTED|REPEATABLE READ)")
+_ISOLATION = re.compile(r"ISOLATION LEVEL (READ (?:UN)?COMMITTED|REPEATABLE READ|SERIALIZABLE)")
 _ABORTED = "current transaction is aborted, commands ignored until end of transaction block"
