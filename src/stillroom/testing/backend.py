@@ -9,6 +9,7 @@ from typing import Any, cast
 import asyncpg
 
 from stillroom.errors import StillroomError
+from stillroom.testing.drivers import own_connections
 from stillroom.testing.messages import Message, Messages, error_fields, query, row, text
 
 
@@ -45,7 +46,8 @@ class Backend(asyncio.Protocol):
     @classmethod
     async def open(cls, **arguments: Any) -> "Backend":
         """Connect as asyncpg does, so that each way to authenticate is known, and take over."""
-        connection = await cast("Any", asyncpg).connect(**arguments)
+        with own_connections():
+            connection = await cast("Any", asyncpg).connect(**arguments)
         backend = cls(connection)
         backend._transport.set_protocol(backend)
         return backend

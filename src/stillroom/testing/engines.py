@@ -1,16 +1,29 @@
-"""Where the engines of the process connect to during a run of tests, whatever their URLs say."""
+"""Where the engines of the process connect to during a run of tests, whatever their URLs say.
 
-from collections.abc import Generator, Sequence
+`install()` once, then `direct_to()` whenever another database is the test's. From then on a
+connection that an engine makes leads to the target, one that a pool has kept for another target is
+replaced when it is taken, and one that a driver is asked for past the engines is refused.
+"""
+
+import asyncio
+import threading
+from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Protocol
+from weakref import WeakSet
 
-from sqlalchemy import URL, Dialect, event, make_url
+from sqlalchemy import URL, Connection, Dialect, event, make_url
 from sqlalchemy.engine import Engine
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.pool import ConnectionPoolEntry, Pool
 
 from stillroom.errors import StillroomError
+from stillroom.testing.arguments import to_database, to_wire
+from stillroom.testing.callsite import find_call_site
+from stillroom.testing.drivers import Watch
+from stillroom.testing.places import Place
 from stillroom.testing.refusal import MARKER
 from stillroom.testing.transport import AnyLoop
 
@@ -36,57 +49,65 @@ class SandboxTarget:
     def direct(self, dialect: Dialect, arguments: dict[str, Any]) -> None:
         """Let asyncpg connect by a wire. Raises StrayConnectionError for any other driver."""
         if dialect.driver != "asyncpg":
-            msg = (
-                f"An engine for {dialect.driver} was used in a test that runs in the sandbox, "
-                f"which knows asyncpg alone. Give the test a database of its own: {MARKER}"
+            raise StrayConnectionError(
+                f"An engine for {dialect.driver} was used by {_caller()} in a test that runs in "
+                "the sandbox, which knows asyncpg alone. Give the test a database of its own, "
+                f"where {dialect.driver} works: {MARKER}"
             )
-            raise StrayConnectionError(msg)
-        _wire(arguments, self._loop)
+        to_wire(arguments, self._loop)
 
 
 class DatabaseTarget:
-    """Send engines to one database, by their own drivers; asyncpg by a wire, where one is given."""
+    """Send engines to one database, by their own drivers; asyncpg by a wire, where one is given.
+
+    Connections that are opened past the engines may lead to this database too.
+    """
 
     def __init__(self, url: str | URL, loop: AnyLoop | None = None) -> None:
         self.url = make_url(url)
+        self.place = Place.of_url(self.url)
         self._loop = loop
 
     def direct(self, dialect: Dialect, arguments: dict[str, Any]) -> None:
-        """Put this database in the place of the one that the engine's URL names."""
+        """Put this database in the place of the one that the engine's URL names.
+
+        Raises StrayConnectionError for a driver that is none of asyncpg, psycopg and psycopg2.
+        """
+        if dialect.driver not in _DRIVERS:
+            raise StrayConnectionError(
+                f"An engine for {dialect.driver} was used by {_caller()}. What that driver takes "
+                f"from its environment is not known here. Use one of {', '.join(_DRIVERS)}"
+            )
         if self._loop is not None and dialect.driver == "asyncpg":
-            _wire(arguments, self._loop)
-            return
-        _keep(arguments, _OF_ASYNCPG if dialect.driver == "asyncpg" else _OF_LIBPQ)
-        url = self.url.set(drivername=f"postgresql+{dialect.driver}")
-        arguments.update(dialect.create_connect_args(url)[1])
-
-
-class NoTarget:
-    """Refuse all connections: no test runs."""
-
-    def direct(self, dialect: Dialect, _arguments: dict[str, Any]) -> None:
-        """Raise StrayConnectionError."""
-        msg = (
-            f"An engine ({dialect.name}+{dialect.driver}) was used while no test runs, so there is "
-            "no database that it may use. Connect in a fixture or in a test"
-        )
-        raise StrayConnectionError(msg)
+            to_wire(arguments, self._loop)
+        else:
+            to_database(dialect, arguments, self.url)
 
 
 def install() -> None:
-    """Listen to every engine of the process, to those that exist already too.
+    """Listen to every engine and driver of the process, to those that exist already too.
 
-    The hooks stay, and do nothing without a target.
+    Nothing happens without a target.
     """
-    if not event.contains(Engine, "do_connect", _direct):
-        event.listen(Engine, "do_connect", _direct)
-        event.listen(Pool, "checkout", _check)
+    for subject, name, listener in _LISTENERS:
+        if not event.contains(subject, name, listener):
+            event.listen(subject, name, listener)
+    _watch.start()
+
+
+def uninstall() -> None:
+    """Leave engines and drivers as they were before `install()`."""
+    direct_to(None)
+    _watch.stop()
+    for subject, name, listener in _LISTENERS:
+        if event.contains(subject, name, listener):
+            event.remove(subject, name, listener)
 
 
 def direct_to(target: Target | None) -> None:
     """Send new connections to a target; pooled ones of another target are replaced when used.
 
-    With None engines connect to where their URLs say.
+    With None engines connect to where their URLs say, and drivers to where they are told.
     """
     global _target  # noqa: PLW0603  (engines are hooked by their class: there is one for all)
     _target = target
@@ -94,74 +115,177 @@ def direct_to(target: Target | None) -> None:
 
 @contextmanager
 def routed(url: str | URL) -> Generator[None]:
-    """Send all engines of the process to one database, for as long as the block runs."""
-    before = _target
+    """Send this thread, and those that start while the block runs, to one database.
+
+    Other threads go on where they are: a database that is being prepared is not theirs.
+    """
+    global _route  # noqa: PLW0603
+    before = _route
+    current = threading.current_thread()
+    others = WeakSet(thread for thread in threading.enumerate() if thread is not current)
     install()
-    direct_to(DatabaseTarget(url))
+    _route = _Route(DatabaseTarget(url), others)
     try:
         yield
     finally:
-        direct_to(before)
+        _route = before
+
+
+def allow(url: str | URL) -> None:
+    """Let engines and drivers connect to a database that the run has made for the test."""
+    _allowed.add(Place.of_url(url))
+
+
+def disallow(url: str | URL) -> None:
+    """Take back what `allow()` said."""
+    _allowed.discard(Place.of_url(url))
+
+
+def take_strays() -> list[StrayConnectionError]:
+    """Return what was refused since the last call, for an application may pass over an error."""
+    taken = list(_strays)
+    _strays.clear()
+    return taken
+
+
+@dataclass(frozen=True)
+class _Route:
+    target: Target
+    others: WeakSet[threading.Thread]
 
 
 def _direct(
     dialect: Dialect,
     record: ConnectionPoolEntry,
-    _arguments: Sequence[Any],
-    parameters: dict[str, Any],
+    positional: list[Any],
+    arguments: dict[str, Any],
 ) -> None:
-    if _target is not None and dialect.name == "postgresql":
-        _target.direct(dialect, parameters)
-        record.info[_KEY] = _target
-
-
-def _check(connection: DBAPIConnection, record: ConnectionPoolEntry, _proxy: object) -> None:
-    if _target is None or record.info.get(_KEY) is _target:
+    if dialect.name != "postgresql":
         return
-    if type(connection).__module__.startswith("sqlalchemy.dialects.postgresql") or (
-        "psycopg" in type(connection).__module__
-    ):
+    target = _current()
+    record.info[_IS_DIRECTED] = True
+    if target is None or _is_allowed(dialect, positional, arguments):
+        _note(record, target and _ALLOWED)
+        return
+    positional.clear()  # a connection string of libpq's
+    try:
+        target.direct(dialect, arguments)
+    except StrayConnectionError as error:
+        _strays.append(error)
+        raise
+    _note(record, target)
+
+
+def _is_allowed(dialect: Dialect, positional: list[Any], arguments: dict[str, Any]) -> bool:
+    if not _allowed or any(positional) or not arguments.keys().isdisjoint({"dsn", "conninfo"}):
+        return False
+    if dialect.driver == "asyncpg":
+        names = {"host": "", "port": 5432, "database": ""}
+        return Place(*(str(arguments.get(*pair)) for pair in names.items())) in _allowed
+    return Place.of_libpq(arguments) in _allowed
+
+
+def _check_new(_connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
+    # An engine with a creator of its own is not asked where to; if the creator's driver was, it is
+    # known to lead to where the test may go.
+    if _IS_DIRECTED in record.info or not (drivers := _drivers(record)):
+        return
+    target = _current()
+    if target is not None and drivers.isdisjoint(_DRIVERS):
+        raise _stray(
+            f"An engine with a creator of its own was used by {_caller()}, with the driver "
+            f"{', '.join(drivers)}: where it has connected to is not known. Make the engine of a "
+            "URL, which is led to the test's database"
+        )
+    _note(record, target)
+
+
+def _check_taken(_connection: DBAPIConnection, record: ConnectionPoolEntry, _proxy: object) -> None:
+    if not _leads_to(record.record_info, _current()) and _drivers(record):
         raise DisconnectionError  # the pool makes a new one, for this target
 
 
-def _wire(arguments: dict[str, Any], loop: AnyLoop) -> None:
-    _keep(arguments, _OF_ASYNCPG)
-    # The password keeps asyncpg from looking for one in files.
-    arguments.update(host="/wire", user="wire", password="-", database="wire", loop=loop)  # noqa: S106
+def _check_used(connection: Connection, *_: object) -> None:
+    target = _current()
+    if target is None or connection.dialect.name != "postgresql":
+        return
+    info = connection.connection.record_info  # it has none when it was detached from its pool
+    if info is not None and not _leads_to(info, target):
+        raise _stray(
+            f"{_caller()} used a connection that was opened for another database than the test's, "
+            "and kept open since: nothing was sent. Close the connection or session before a test "
+            f"that has a database of its own ({MARKER}) begins or ends, and open another one"
+        )
 
 
-def _keep(arguments: dict[str, Any], names: frozenset[str]) -> None:
-    for name in arguments.keys() - names:
-        del arguments[name]
+def _check_driver(driver: str, place: Place) -> None:
+    target = _current()
+    if target is None or place in _allowed:
+        return
+    if isinstance(target, DatabaseTarget) and place == target.place:
+        return
+    raise _stray(
+        f"{_caller()} asked {driver} for a connection past the engines: {place}. In a run of tests "
+        "that could be any database, so nothing was opened. Use an engine or a session of "
+        f"SQLAlchemy, which is led to the test's database; or mark the test with {MARKER} and "
+        "connect to the URL that its fixture gives"
+    )
 
 
+def _current() -> Target | None:
+    if _route is not None and threading.current_thread() not in _route.others:
+        return _route.target
+    return _target
+
+
+def _note(record: ConnectionPoolEntry, target: object) -> None:
+    if record.record_info is not None:
+        record.record_info[_KEY] = target
+
+
+def _leads_to(info: dict[Any, Any] | None, target: Target | None) -> bool:
+    return info is None or info.get(_KEY) in (target, _ALLOWED)
+
+
+def _drivers(record: ConnectionPoolEntry) -> set[str]:
+    kinds = type(record.driver_connection).__mro__
+    return {kind.__module__.partition(".")[0] for kind in kinds} & _OF_POSTGRESQL
+
+
+def _stray(message: str) -> StrayConnectionError:
+    error = StrayConnectionError(message)
+    _strays.append(error)
+    return error
+
+
+def _caller() -> str:
+    site = find_call_site()
+    if site is not None:
+        return str(site)
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        task = None
+    return f"task {task.get_name()}" if task else f"thread {threading.current_thread().name}"
+
+
+_DRIVERS = ("asyncpg", "psycopg", "psycopg2")
+_OF_POSTGRESQL = {*_DRIVERS, "pg8000", "psycopg2cffi"}
+
+# In `info`, which goes with each connection, and in `record_info`, which each of them writes anew.
+_IS_DIRECTED = "stillroom.is_directed"
 _KEY = "stillroom.target"
-_target: Target | None = None
+_ALLOWED = object()
 
-# What does not say where to connect to, and as whom.
-_OF_ASYNCPG = frozenset(
-    {
-        "timeout",
-        "command_timeout",
-        "statement_cache_size",
-        "max_cached_statement_lifetime",
-        "max_cacheable_statement_size",
-        "connection_class",
-        "record_class",
-        "server_settings",
-        "prepared_statement_cache_size",
-        "prepared_statement_name_func",
-    }
-)
-_OF_LIBPQ = frozenset(
-    {
-        "application_name",
-        "autocommit",
-        "client_encoding",
-        "connect_timeout",
-        "cursor_factory",
-        "options",
-        "prepare_threshold",
-        "row_factory",
-    }
+_target: Target | None = None
+_route: _Route | None = None
+_allowed: set[Place] = set()
+_strays: list[StrayConnectionError] = []
+_watch = Watch(_check_driver)
+
+_LISTENERS: tuple[tuple[type[Engine | Pool], str, Any], ...] = (
+    (Engine, "do_connect", _direct),
+    (Pool, "connect", _check_new),
+    (Pool, "checkout", _check_taken),
+    (Engine, "before_cursor_execute", _check_used),
 )

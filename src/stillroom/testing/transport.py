@@ -12,6 +12,9 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Protocol
 
+WIRE = "/wire/.s.PGSQL.5432"
+"""The address that asyncpg gets for a wire: one of a socket, at which nothing listens."""
+
 
 class Peer(Protocol):
     """The other end of a wire; called in its own thread."""
