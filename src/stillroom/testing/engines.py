@@ -171,8 +171,7 @@ def _direct(
     try:
         target.direct(dialect, arguments)
     except StrayConnectionError as error:
-        _strays.append(error)
-        raise
+        raise _stray(str(error)) from None
     _note(record, target)
 
 
@@ -253,9 +252,8 @@ def _drivers(record: ConnectionPoolEntry) -> set[str]:
 
 
 def _stray(message: str) -> StrayConnectionError:
-    error = StrayConnectionError(message)
-    _strays.append(error)
-    return error
+    _strays.append(StrayConnectionError(message))  # one that is not raised, so it keeps no frame
+    return StrayConnectionError(message)
 
 
 def _caller() -> str:
