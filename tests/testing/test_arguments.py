@@ -32,7 +32,7 @@ def trap() -> Iterator[Trap]:
 
 @pytest.fixture(autouse=True)
 def leave_nothing() -> Iterator[None]:
-    """Hook the engines for the test alone."""
+    """Undo what the test has hooked."""
     install()
     yield
     uninstall()
@@ -132,12 +132,13 @@ async def test_libpq_forgets_where_production_is(
 ) -> None:
     """What the URL and `connect_args` say of that is dropped; what they say of work is kept."""
     direct_to(DatabaseTarget(schema_url))
-    name, _, arguments = query.format(port=trap.port).rpartition("&")[-1].partition("=")[:3]
+    query = query.format(port=trap.port)
+    name, _, value = query.rpartition("&")[-1].partition("=")
     row = await read(
         kind,
-        f"postgresql+asyncpg:///production?{query.format(port=trap.port)}",
+        f"postgresql+asyncpg:///production?{query}",
         connect_args={
-            name: arguments,
+            name: value,
             "application_name": "larder",
             "options": "-c work_mem=5MB",
             "prepare_threshold": None,

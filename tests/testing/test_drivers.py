@@ -4,6 +4,7 @@ import inspect
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
@@ -11,7 +12,10 @@ from typing import Any, cast
 import asyncpg
 import psycopg
 import pytest
-from asyncpg import connect, create_pool  # held from their import on, as an application has them
+from asyncpg import (  # held from their import on, as an application has them
+    connect,  # pyright: ignore[reportUnknownVariableType]
+    create_pool,  # pyright: ignore[reportUnknownVariableType]
+)
 from psycopg import connect as connect_psycopg
 from sqlalchemy import create_engine, event, text
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -37,24 +41,24 @@ Way = Callable[[Trap], Awaitable[object]]
 
 
 async def by_asyncpg(trap: Trap) -> None:
-    """The plain function, imported by name."""
+    """Call the plain function, imported by name."""
     await cast("Any", connect)(trap.url(), timeout=2)
 
 
 async def by_keywords(trap: Trap) -> None:
-    """Several hosts, of which the trap is the second."""
+    """Name several hosts."""
     await cast("Any", connect)(
         host=["127.0.0.1", "127.0.0.1"], port=[trap.port, trap.port], database="a", timeout=2
     )
 
 
 async def by_a_pool_of_asyncpg(trap: Trap) -> None:
-    """A pool of the driver's own."""
+    """Fill a pool of the driver's own."""
     await cast("Any", create_pool)(trap.url(), min_size=1, timeout=2)
 
 
 async def by_the_environment(trap: Trap) -> None:
-    """No argument at all."""
+    """Give no argument at all."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PGHOST", "127.0.0.1")
         patch.setenv("PGPORT", str(trap.port))
@@ -62,30 +66,30 @@ async def by_the_environment(trap: Trap) -> None:
 
 
 async def by_psycopg(trap: Trap) -> None:
-    """The plain function, imported by name."""
+    """Call the plain function, imported by name."""
     connect_psycopg(trap.url(), connect_timeout=2)
 
 
 async def by_psycopg_async(trap: Trap) -> None:
-    """Its asynchronous form."""
+    """Call its asynchronous form."""
     await psycopg.AsyncConnection.connect(trap.url(), connect_timeout=2)
 
 
 async def by_several_hosts_of_psycopg(trap: Trap) -> None:
-    """The trap is one of two."""
+    """Name several hosts."""
     ports = f"{trap.port},{trap.port}"
     connect_psycopg(host="localhost,127.0.0.1", port=ports, connect_timeout=2)
 
 
 async def by_a_service(trap: Trap) -> None:
-    """A file says where to."""
+    """Let a file say where to."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PGSERVICE", "production")
         connect_psycopg("dbname=production", connect_timeout=2)
 
 
 async def by_a_creator(trap: Trap) -> None:
-    """An engine that does not connect by itself."""
+    """Use an engine that does not connect by itself."""
     engine = create_engine(
         "postgresql+psycopg://", creator=lambda: connect_psycopg(trap.url(), connect_timeout=2)
     )
@@ -93,7 +97,7 @@ async def by_a_creator(trap: Trap) -> None:
 
 
 async def by_an_async_creator(trap: Trap) -> None:
-    """An asynchronous one."""
+    """Use an asynchronous one."""
 
     async def create() -> object:
         return await cast("Any", connect)(trap.url(), timeout=2)
@@ -103,13 +107,13 @@ async def by_an_async_creator(trap: Trap) -> None:
 
 
 async def by_a_pool(trap: Trap) -> None:
-    """A pool of SQLAlchemy's without an engine."""
+    """Use a pool of SQLAlchemy's without an engine."""
     pool = QueuePool(lambda: cast("Any", connect_psycopg(trap.url(), connect_timeout=2)))
     pool.connect()
 
 
 async def by_a_listener(trap: Trap) -> None:
-    """An engine whose own listener has the last word about the host."""
+    """Let a listener of the engine's own have the last word about the host."""
     engine = create_async_engine("postgresql+asyncpg://a@127.0.0.1/b")
 
     def lead(_dialect: object, _record: object, _arguments: object, named: dict[str, Any]) -> None:
@@ -145,7 +149,7 @@ def trap() -> Iterator[Trap]:
 
 @pytest.fixture(autouse=True)
 def leave_nothing() -> Iterator[None]:
-    """Hook the drivers for the test alone."""
+    """Undo what the test has hooked."""
     install()
     yield
     uninstall()
@@ -225,10 +229,8 @@ async def test_the_message_names_what_was_tried(schema_url: str, trap: Trap) -> 
 async def test_what_an_application_passes_over_is_remembered(schema_url: str, trap: Trap) -> None:
     """The plugin can fail the test all the same."""
     direct_to(DatabaseTarget(schema_url))
-    try:
+    with suppress(Exception):
         await by_psycopg(trap)
-    except Exception:  # noqa: BLE001, S110
-        pass
 
     assert len(take_strays()) == 1
     assert take_strays() == []

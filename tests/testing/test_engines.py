@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack
@@ -188,8 +189,11 @@ async def test_a_pool_that_is_older_than_the_run_follows(
 
 
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
-def test_a_pool_of_a_loop_that_has_ended_follows(places: Places, database_url: str) -> None:
+def test_a_pool_of_a_loop_that_has_ended_follows(
+    places: Places, database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
     """A real connection from before the run cannot be closed any more; it is let go."""
+    caplog.set_level(logging.CRITICAL, "sqlalchemy.pool")  # a log would keep the connection
     uninstall()
     engine = create_async_engine(TRAP)
     with routed(database_url):
@@ -350,8 +354,7 @@ async def test_the_manager_replaces_a_pool_that_was_cut_off(places: Places) -> N
     sql = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = $1"
     assert len(await administrator.fetch(sql, expected)) == 5
     await administrator.close()
-    while places.relays["one"].connections:
-        await asyncio.sleep(0)
+    await places.leave("one")
     assert await take_all() == {expected}
     await manager.close()
 
@@ -470,3 +473,19 @@ async def test_an_open_transaction_of_the_sandbox_is_lost_with_the_test(
         await asyncio.to_thread(running_sandbox.call, sandbox.stand_at(["next"]))
         with pytest.raises(DBAPIError, match="begun in a test that has ended"):
             await connection.execute(WHERE)
+
+
+async def test_the_settings_that_an_engine_starts_with_hold_in_each_test(
+    places: Places,
+    new_async_engine: Callable[..., AsyncEngine],
+    running_sandbox: RunningSandbox,
+    sandbox: Sandbox,
+) -> None:
+    """The rollback of one test does not take them from the next one."""
+    places.enter("sandbox")
+    settings = {"server_settings": {"work_mem": "5MB"}}
+    engine = new_async_engine(connect_args=settings)
+    for name in ("one", "two"):
+        await asyncio.to_thread(running_sandbox.call, sandbox.stand_at([name]))
+        async with engine.connect() as connection:
+            assert await connection.scalar(text("SHOW work_mem")) == "5MB"

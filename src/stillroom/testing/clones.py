@@ -11,6 +11,7 @@ from sqlalchemy import Dialect
 from stillroom.testing.cost import Cost
 from stillroom.testing.databases import Databases
 from stillroom.testing.engines import DatabaseTarget, Target
+from stillroom.testing.places import Place
 from stillroom.testing.relay import Relay
 from stillroom.testing.server import Server
 from stillroom.testing.template import Template
@@ -82,6 +83,10 @@ class _Level:
         self._target: DatabaseTarget | None = None
         self._relay: Relay | None = None
         self._lock = threading.RLock()
+
+    @property
+    def place(self) -> Place | None:
+        return None if self._target is None else self._target.place
 
     def direct(self, dialect: Dialect, arguments: dict[str, Any]) -> None:
         self._open().direct(dialect, arguments)

@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import asyncpg
 
+from stillroom.testing.drivers import own_connections
 from stillroom.testing.server import Server
 
 _FAMILY = 0x5711
@@ -112,7 +113,8 @@ class Databases:
 
     async def _connect(self) -> None:
         url = await asyncio.to_thread(self._server.url)
-        connection = await cast("Any", asyncpg).connect(url)
+        with own_connections():
+            connection = await cast("Any", asyncpg).connect(url)
         await connection.execute("SELECT pg_advisory_lock($1, $2)", _FAMILY, self._number)
         self._connection = connection
         for (name,) in await connection.fetch(_OF_RUNS):

@@ -29,7 +29,12 @@ from stillroom.testing.transport import AnyLoop
 
 
 class Target(Protocol):
-    """A place that engines connect to."""
+    """What engines connect to."""
+
+    @property
+    def place(self) -> Place | None:
+        """Return the database that drivers may connect to by themselves, if there is one yet."""
+        ...
 
     def direct(self, dialect: Dialect, arguments: dict[str, Any], /) -> None:
         """Change a driver's arguments so that it connects here and nowhere else."""
@@ -42,6 +47,8 @@ class StrayConnectionError(StillroomError):
 
 class SandboxTarget:
     """Send engines into the sandbox."""
+
+    place = None
 
     def __init__(self, loop: AnyLoop) -> None:
         self._loop = loop
@@ -65,7 +72,7 @@ class DatabaseTarget:
 
     def __init__(self, url: str | URL, loop: AnyLoop | None = None) -> None:
         self.url = make_url(url)
-        self.place = Place.of_url(self.url)
+        self.place: Place | None = Place.of_url(self.url)
         self._loop = loop
 
     def direct(self, dialect: Dialect, arguments: dict[str, Any]) -> None:
@@ -219,15 +226,13 @@ def _check_used(connection: Connection, *_: object) -> None:
 
 def _check_driver(driver: str, place: Place) -> None:
     target = _current()
-    if target is None or place in _allowed:
-        return
-    if isinstance(target, DatabaseTarget) and place == target.place:
+    if target is None or place == target.place or place in _allowed:
         return
     raise _stray(
         f"{_caller()} asked {driver} for a connection past the engines: {place}. In a run of tests "
         "that could be any database, so nothing was opened. Use an engine or a session of "
         f"SQLAlchemy, which is led to the test's database; or mark the test with {MARKER} and "
-        "connect to the URL that its fixture gives"
+        "connect to the URL of its fixture stillroom_url"
     )
 
 

@@ -49,6 +49,8 @@ class Isolation(Protocol):
 class SandboxIsolation:
     """Run all scopes in one transaction of one database, each in a savepoint of it."""
 
+    place = None
+
     def __init__(
         self, thread: LoopThread, server: Server, databases: Databases, template: Template
     ) -> None:
