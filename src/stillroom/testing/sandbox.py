@@ -186,7 +186,10 @@ class Sandbox:
         sql: list[str] = []
         if not self._levels:
             if startup != self._startup:
-                sql.append(apply(startup, self._startup))
+                # Not with the BEGIN: what is sent in one message is one transaction, whose ROLLBACK
+                # at the end of the test would undo it.
+                if sql_of_startup := apply(startup, self._startup):
+                    await self.backend.query(sql_of_startup)
                 self._startup = dict(startup)
             sql.append("BEGIN")
         else:
