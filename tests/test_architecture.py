@@ -76,7 +76,6 @@ PLUGIN_IMPORTS_LAZILY = {
     "stillroom.testing.client",
     "stillroom.testing.named",
     "stillroom.testing.queries",
-    "stillroom.testing.refusal",
     "stillroom.testing.revisions",
     "stillroom.testing.run",
     "stillroom.testing.server",

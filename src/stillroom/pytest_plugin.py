@@ -6,7 +6,7 @@ the fixtures below. Elsewhere it imports nothing of the library and touches no t
 
 import os
 import warnings
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,6 @@ import pytest
 
 if TYPE_CHECKING:
     from stillroom.testing.queries import QueryLog
-    from stillroom.testing.refusal import Refusal
     from stillroom.testing.run import Run
     from stillroom.testing.server import Server
     from stillroom.testing.template import Schema
@@ -142,6 +141,7 @@ def pytest_runtest_protocol(
         return (yield)
     item.config.stash[ITEM] = item
     run.queries.clear()
+    run.take_refusals()  # of a test that has failed by them
     if not _is_ours(item):
         run.leave_alone()
         return (yield)
@@ -237,8 +237,8 @@ def stillroom_queries(request: pytest.FixtureRequest) -> "QueryLog":
 
 
 @pytest.fixture
-def stillroom_refusals(request: pytest.FixtureRequest) -> "Callable[[], list[Refusal]]":
-    """Give a function that returns what the sandbox has refused, and let the test pass with it."""
+def stillroom_refusals(request: pytest.FixtureRequest) -> Callable[[], Sequence[Exception]]:
+    """Give a function that returns what was refused, and let the test pass with it."""
     return _run(request).take_refusals
 
 

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from stillroom.errors import StillroomError
 from stillroom.testing.clones import CloneIsolation
 from stillroom.testing.databases import Databases
-from stillroom.testing.engines import direct_to, install
+from stillroom.testing.engines import allow, direct_to, install, take_strays, uninstall
 from stillroom.testing.isolation import Isolation, SandboxIsolation
 from stillroom.testing.queries import QueryLog
-from stillroom.testing.refusal import Refusal
 from stillroom.testing.server import Server
 from stillroom.testing.template import Schema, Template
 from stillroom.testing.thread import LoopThread
@@ -66,7 +66,7 @@ class Run:
 
     def close(self) -> None:
         """End all of it; a server of the run's own is kept for the next one, or left running."""
-        direct_to(None)
+        uninstall()
         self.queries.remove()
         account = self.account()
         for isolation in self._isolations.values():
@@ -107,9 +107,9 @@ class Run:
         """Say how many tests to come have a database of their own, so that these are made ahead."""
         self._clones.expect(number)
 
-    def take_refusals(self) -> list[Refusal]:
-        """Return what the sandbox has refused since the last call."""
-        return self._sandbox.take_refusals()
+    def take_refusals(self) -> list[StillroomError]:
+        """Return what was refused since the last call: statements, and connections past it all."""
+        return [*self._sandbox.take_refusals(), *take_strays()]
 
     def url(self) -> str:
         """Return the URL of the test's database; in the sandbox nothing is ever committed there."""
@@ -121,7 +121,9 @@ class Run:
         It is one of real commits, and goes with the run.
         """
         template = self._template.name if migrated else None
-        return self.server.url(self._thread.call(self._databases.create(template)))
+        url = self.server.url(self._thread.call(self._databases.create(template)))
+        allow(url)
+        return url
 
     def keep(self, test: str) -> None:
         """Let the database of a test that has failed outlive the run."""
