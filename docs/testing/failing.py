@@ -9,6 +9,7 @@ from httpx2 import AsyncClient
 from shop import Order, Product, engine, new_session
 from sqlalchemy import create_engine, text
 from sqlalchemy.ext.asyncio import AsyncSession
+
 from stillroom.testing.queries import QueryLog
 
 

@@ -9,6 +9,7 @@ from fastapi.testclient import TestClient
 from httpx2 import AsyncClient
 from shop import Order, Product, new_session
 from sqlalchemy.ext.asyncio import AsyncSession
+
 from stillroom.testing.queries import QueryLog
 
 

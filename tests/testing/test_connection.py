@@ -9,7 +9,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from stillroom.testing.engines import direct_to, install
+from stillroom.testing.engines import allow, direct_to, disallow, install
 from tests.conftest import NewDatabase
 from tests.testing.conftest import TRAP, RunningSandbox
 
@@ -29,6 +29,7 @@ async def test_a_lost_server_is_an_error_to_all(new_database: NewDatabase) -> No
     running = await asyncio.to_thread(RunningSandbox, url)
     install()
     direct_to(running.target)
+    allow(url)
     engine = create_async_engine(TRAP)
     async with engine.connect() as connection:
         pid = (await connection.execute(text("SELECT pg_backend_pid()"))).scalar_one()
@@ -42,6 +43,7 @@ async def test_a_lost_server_is_an_error_to_all(new_database: NewDatabase) -> No
             pass
     await engine.dispose()
     direct_to(None)
+    disallow(url)
     await asyncio.to_thread(running.close)
 
 
