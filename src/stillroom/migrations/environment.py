@@ -1,22 +1,19 @@
-"""Alembic in code: an asynchronous environment in one call, and upgrades from a running loop."""
+"""All that an env.py has to call: an asynchronous environment of Alembic."""
 
 import asyncio
 import logging
 import sys
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from threading import Lock
 from typing import Any
 
-from alembic import command, context
-from alembic.config import Config
+from alembic import context
 from alembic.util import CommandError
 from sqlalchemy import Connection, MetaData
 from sqlalchemy.pool import NullPool
 
 from stillroom.engine import EngineSettings, create_engine
-from stillroom.errors import ConfigurationError, StillroomError
+from stillroom.errors import StillroomError
 from stillroom.url import parse_url
 
 LOCK_TIMEOUT = 5.0
@@ -55,37 +52,6 @@ def run_environment(metadata: MetaData, url: Callable[[], str], **options: Any) 
             if context.config.cmd_opts is None:
                 raise
             raise CommandError(str(error)) from error  # the command says it, without a stack
-
-
-async def upgrade(folder: Path, revision: str = "head", *, url: str | None = None) -> None:
-    """Upgrade to a revision while the event loop goes on.
-
-    `folder` holds the pyproject.toml with [tool.alembic]; `url`, if given, stands in for the one
-    of the env.py. Raises ConfigurationError where there is no such configuration, and what
-    Alembic and the database raise.
-    """
-    await asyncio.to_thread(_upgrade, folder, revision, url)
-
-
-def script_location(folder: Path) -> Path:
-    """Return where the revisions of a project are. Raises ConfigurationError as `upgrade` does."""
-    return Path(str(_configuration(folder).get_alembic_option("script_location")))
-
-
-def _upgrade(folder: Path, revision: str, url: str | None) -> None:
-    configuration = _configuration(folder)
-    configuration.attributes["url"] = url
-    with _one_at_a_time:
-        command.upgrade(configuration, revision)
-
-
-def _configuration(folder: Path) -> Config:
-    settings = folder / "pyproject.toml"
-    configuration = Config(toml_file=settings)
-    if configuration.get_alembic_option("script_location") is None:
-        msg = f"{settings} has no script_location in [tool.alembic]; name the migrations' folder."
-        raise ConfigurationError(msg)
-    return configuration
 
 
 def _log_to_stderr() -> None:
@@ -139,7 +105,3 @@ def _run_migrations(connection: Connection, options: dict[str, Any]) -> None:
     context.configure(connection=connection, **options)
     with context.begin_transaction():
         context.run_migrations()
-
-
-# Alembic keeps the environment of the running command in a global of its module.
-_one_at_a_time = Lock()

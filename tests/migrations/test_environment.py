@@ -206,7 +206,7 @@ async def test_a_migration_waits_for_a_lock_only_so_long(
     folder: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Behind a long lock it fails, instead of making every query of the table wait behind it."""
-    monkeypatch.setattr("stillroom.migrations.LOCK_TIMEOUT", 0.2)
+    monkeypatch.setattr("stillroom.migrations.environment.LOCK_TIMEOUT", 0.2)
     write_revision(folder, "ALTER TABLE busy ADD COLUMN size int")
     with psycopg.connect(database_url) as other:
         other.execute("CREATE TABLE busy (id int)")

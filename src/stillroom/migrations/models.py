@@ -1,0 +1,94 @@
+"""A database that is made by the models alone."""
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+from sqlalchemy import MetaData, text
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.pool import NullPool
+
+from stillroom.engine import EngineSettings, create_engine
+from stillroom.errors import StillroomError
+from stillroom.migrations.catalogue import Catalogue, quote
+from stillroom.url import parse_url
+
+NewDatabase = Callable[..., str]
+"""Create a database and return its URL: an empty one, or a copy of the one whose URL is given."""
+
+Connect = Callable[[str], AbstractAsyncContextManager[AsyncConnection]]
+"""Open a connection in a transaction, which is committed at the end."""
+
+
+class ModelsError(StillroomError):
+    """Report that the models' tables cannot be created."""
+
+
+@asynccontextmanager
+async def connect(url: str) -> AsyncGenerator[AsyncConnection]:
+    """Open a connection in a transaction, which is committed at the end."""
+    settings = EngineSettings(statement_timeout=0)
+    engine = create_engine(parse_url(url), settings, poolclass=NullPool)
+    try:
+        async with engine.begin() as connection:
+            yield connection
+    finally:
+        await engine.dispose()
+
+
+async def create_models(
+    metadatas: list[MetaData],
+    url: str,
+    migrated: Catalogue,
+    new_database: NewDatabase,
+    connect: Connect,
+) -> str:
+    """Create what the models say in a database of its own, and return its URL.
+
+    Raises ModelsError where that cannot be done.
+    """
+    # An empty database is the truest. Models may need what a revision makes: a schema or an
+    # extension, or else a function in a default or a CHECK, which a copy of the migrated database
+    # has when all tables and types are gone from it.
+    errors: list[SQLAlchemyError] = []
+    for preparation, template in (([], []), (_context(migrated), []), (_removal(migrated), [url])):
+        models_url = new_database(*template)
+        try:
+            async with connect(models_url) as connection:
+                for statement in preparation:
+                    await connection.execute(text(statement))
+                for metadata in metadatas:
+                    await connection.run_sync(metadata.create_all)
+        except SQLAlchemyError as error:
+            errors.append(error)
+        else:
+            return models_url
+    said = "; ".join(dict.fromkeys(str(error).partition("\n")[0] for error in errors))
+    msg = (
+        "The models cannot be created, neither in an empty database nor in one that has the "
+        f"schemas, extensions and functions of the migrated one: {said}. Let what the models need "
+        "be made by a revision, or by the models, as CREATE OR REPLACE where PostgreSQL has that."
+    )
+    raise ModelsError(msg) from errors[-1]
+
+
+def _context(migrated: Catalogue) -> list[str]:
+    schemas = [it.name for it in migrated.things if it.kind == "schema"]
+    extensions = {it.name: it.facts["schema"] for it in migrated.things if it.kind == "extension"}
+    return [
+        *(f"CREATE SCHEMA IF NOT EXISTS {quote(it)}" for it in schemas),
+        *(
+            f"CREATE EXTENSION IF NOT EXISTS {quote(it)} SCHEMA {schema} CASCADE"
+            for it, schema in extensions.items()
+        ),
+    ]
+
+
+def _removal(migrated: Catalogue) -> list[str]:
+    kinds = ("view", "materialized view", "foreign table", "table", "sequence", "type")
+    return [
+        f"DROP {kind} IF EXISTS {quote(it.schema)}.{quote(it.name)} CASCADE"
+        for kind in kinds
+        for it in migrated.things
+        if it.kind == kind
+    ]
