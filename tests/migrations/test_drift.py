@@ -1,6 +1,5 @@
 """Models and revisions that differ are told apart, and such as mean the same are not."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,9 +36,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, CITEXT, DATERANGE, DOMAIN, Exc
 
 from stillroom.migrations import drift
 from stillroom.migrations.models import ModelsError
-from tests.conftest import DRIVERS
-
-NewDatabaseOrCopy = Callable[..., str]
+from tests.conftest import DRIVERS, NewDatabaseOrCopy
 
 ENVIRONMENT = """
 from stillroom.migrations import run_environment
@@ -207,21 +204,21 @@ CASES = [
         "a column of the revisions",
         [],
         f"CREATE TABLE jars ({ID}, size int)",
-        "jars.size: only the migrations have this column",
+        "jars.size: only the migrations make this column",
         is_seen_by_check=True,
     ),
     Case(
         "a table of the revisions",
         [],
         f"CREATE TABLE jars ({ID}); CREATE TABLE lids (id int UNIQUE)",
-        "lids: only the migrations have this table",
+        "lids: only the migrations make this table",
         is_seen_by_check=True,
     ),
     Case(
         "a type that was left behind",
         [],
         f"CREATE TABLE jars ({ID}); CREATE TYPE mood AS ENUM ('sad')",
-        "type mood: only the migrations have this type",
+        "type mood: only the migrations make this type",
         is_seen_by_check=False,
     ),
     Case(

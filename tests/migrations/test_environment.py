@@ -228,6 +228,19 @@ async def test_a_percent_sign_in_a_password_is_no_trouble(
     assert "jars" in await asyncio.to_thread(tables, database_url)
 
 
+async def test_an_alembic_ini_will_do(folder: Path, database_url: str) -> None:
+    """Paths in it count from its folder, wherever the process stands."""
+    (folder / "pyproject.toml").unlink()
+    (folder / "alembic.ini").write_text(
+        "[alembic]\nscript_location = migrations\nprepend_sys_path = .\n"
+    )
+    write_revision(folder, "CREATE TABLE jars (id int)")
+
+    await upgrade(folder, url=database_url)
+
+    assert "jars" in await asyncio.to_thread(tables, database_url)
+
+
 async def test_a_folder_without_migrations_is_refused(tmp_path: Path) -> None:
     """The message names the file and what is missing in it."""
     (tmp_path / "pyproject.toml").write_text("[project]\nname = 'x'\n")

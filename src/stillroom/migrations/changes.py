@@ -7,6 +7,14 @@ from typing import NamedTuple
 from stillroom.migrations.catalogue import Catalogue, Thing
 
 
+class Wording(NamedTuple):
+    """Say how a difference is told: with both values, or with the kind of what is on one side."""
+
+    differ: str
+    left_only: str
+    right_only: str
+
+
 class Change(NamedTuple):
     """Say of one thing what it is on the left and on the right.
 
@@ -30,13 +38,13 @@ class Change(NamedTuple):
             return place
         return f"{thing.kind} {thing.name} of {place}" if thing.table else f"{thing.kind} {place}"
 
-    def text(self, left: str, right: str) -> str:
-        """Say the difference, the sides being called so: ("the models say", "the migrations")."""
+    def text(self, wording: Wording) -> str:
+        """Say the difference."""
         if self.attribute:
             none = f"no {self.attribute}"
-            return f"{left} {self.left or none}, {right} {self.right or none}"
-        side = left if self.right is None else right
-        return f"only {side.removesuffix(' say')} have this {self.thing.kind}"
+            return wording.differ.format(self.left or none, self.right or none)
+        only = wording.left_only if self.right is None else wording.right_only
+        return only.format(self.thing.kind)
 
 
 def changes(left: Catalogue, right: Catalogue) -> list[Change]:

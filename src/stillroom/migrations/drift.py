@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from sqlalchemy import MetaData
 
 from stillroom.migrations.catalogue import Catalogue, Thing, read
-from stillroom.migrations.changes import Change, changes
+from stillroom.migrations.changes import Change, Wording, changes
 from stillroom.migrations.models import Connect, NewDatabase, connect, create_models
 from stillroom.migrations.spelling import respell
 
@@ -54,7 +54,7 @@ async def drift(
     return [
         Difference(
             change.subject(models.default_schema),
-            change.text("the models say", "the migrations"),
+            change.text(_WORDING),
             _remedy(change),
         )
         for change in compared
@@ -100,6 +100,12 @@ def _remedy(change: Change) -> str:
     hint = _BY_HAND.get((thing.kind, attribute), "")
     return f"Autogenerate may not see it; next: alembic revision, and write it by hand{hint}"
 
+
+_WORDING = Wording(
+    "the models say {}, the migrations {}",
+    "only the models have this {}",
+    "only the migrations make this {}",
+)
 
 _ONLY_FOR_REVISIONS = frozenset(
     {"extension", "foreign table", "function", "materialized view", "trigger", "view"}

@@ -13,9 +13,10 @@ from alembic.config import Config
 from alembic.runtime.environment import EnvironmentContext
 from alembic.runtime.migration import MigrationStep
 from alembic.script import Script, ScriptDirectory
-from sqlalchemy import MetaData
+from sqlalchemy import MetaData, Table
 
 from stillroom.errors import ConfigurationError, StillroomError
+from stillroom.migrations.catalogue import Catalogue
 
 Direction = Literal["upgrade", "downgrade"]
 
@@ -56,6 +57,35 @@ class Settings:
     version_table: str
     include_name: Callable[..., bool]
     include_object: Callable[..., bool]
+
+    def left_out(self, catalogue: Catalogue) -> set[str]:
+        """Return the tables that Alembic is told to let be, each as ``schema.table``."""
+        ours = {
+            (it.schema or catalogue.default_schema, it.name): it
+            for metadata in self.metadata
+            for it in metadata.tables.values()
+        }
+        theirs = {it.relation for it in catalogue.things if it.kind == "table"}
+        return {
+            f"{schema}.{name}"
+            for schema, name in ours.keys() | theirs
+            if not self._is_included(schema, name, ours.get((schema, name)), catalogue)
+        }
+
+    def _is_included(
+        self, schema: str, name: str, table: Table | None, catalogue: Catalogue
+    ) -> bool:
+        shown = None if schema == catalogue.default_schema else schema
+        if table is not None:
+            return self.include_object(table, name, "table", False, None)
+        parents = {
+            "schema_name": shown,
+            "schema_qualified_table_name": name if shown is None else f"{shown}.{name}",
+        }
+        reflected = Table(name, MetaData(), schema=shown)
+        return self.include_name(name, "table", parents) and self.include_object(
+            reflected, name, "table", True, None
+        )
 
 
 class Revisions:
@@ -133,10 +163,7 @@ class Revisions:
     def _run_environment(self, url: str, steps: Callable[..., Iterable[Any]]) -> None:
         self._configuration.attributes["url"] = url
         # What Alembic's commands do, but for the choice of the steps.
-        with (
-            _one_at_a_time,
-            EnvironmentContext(self._configuration, self._scripts, fn=steps),
-        ):
+        with _one_at_a_time, EnvironmentContext(self._configuration, self._scripts, fn=steps):
             self._scripts.run_env()
 
     def _script(self, name: str) -> Script:
