@@ -564,3 +564,16 @@ async def test_a_view_is_no_table(new_database_or_copy: NewDatabaseOrCopy) -> No
     found = await drift(models(), url, new_database_or_copy)
 
     assert [f"{it.subject}: {it.what}" for it in found] == ["jars: only the models have this table"]
+
+
+async def test_constraints_without_names_may_come_in_any_order(
+    new_database_or_copy: NewDatabaseOrCopy,
+) -> None:
+    """PostgreSQL numbers them as they come, so one name may stand for two conditions."""
+    url = migrated(
+        new_database_or_copy,
+        f"CREATE TABLE jars ({ID}, size int, CHECK (size < id), CHECK (size > -id))",
+    )
+    metadata = models(size(), CheckConstraint("size > -id"), CheckConstraint("size < id"))
+
+    assert await drift(metadata, url, new_database_or_copy) == []

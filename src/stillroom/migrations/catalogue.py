@@ -197,7 +197,7 @@ WITH schemas AS (
   SELECT 'function', nspname, '',
     format('%s(%s)', proname, pg_get_function_identity_arguments(p.oid)), jsonb_build_object(
     'definition', CASE WHEN prokind <> 'a'
-                       THEN regexp_replace(pg_get_functiondef(p.oid), '\s+', ' ', 'g') END
+                       THEN btrim(regexp_replace(pg_get_functiondef(p.oid), '\s+', ' ', 'g')) END
   )
   FROM pg_proc AS p JOIN schemas AS s ON s.oid = pronamespace
   WHERE NOT EXISTS (

@@ -109,14 +109,18 @@ class TestMigrations:
                 "target_metadata=Base.metadata there, after an import of all models"
             )
         exclude = {settings.version_table, *settings.left_out(walk.look()), *self.exclude}
-        compared = drift(
-            settings.metadata,
+        differences = apart(
             walk.url,
-            stillroom_new_database,
-            exclude=exclude,
-            connect=_connect,
+            lambda: asyncio.run(
+                drift(
+                    settings.metadata,
+                    walk.url,
+                    stillroom_new_database,
+                    exclude=exclude,
+                    connect=_connect,
+                )
+            ),
         )
-        differences = apart(walk.url, lambda: asyncio.run(compared))
         if differences:
             _fail(_list("The models and the migrations differ", [str(it) for it in differences]))
 
