@@ -4,6 +4,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from stillroom.testing.engines import routed
 from stillroom.testing.queries import QueryLog
 
 SECRET = "a value"
@@ -45,3 +46,13 @@ async def test_a_block_over_its_budget_says_what_was_sent(
     assert "1 query, none was allowed" in message
     assert "test_queries.py" in message
     assert SECRET not in message
+
+
+async def test_what_is_done_in_another_database_is_not_the_tests(
+    sandboxed: AsyncEngine, log: QueryLog, schema_url: str
+) -> None:
+    """A template that is built, or a law of migrations, costs no test its budget."""
+    with log.none(), routed(schema_url):
+        async with sandboxed.begin() as connection:
+            await connection.execute(text("SELECT 1"))
+    log.remove()

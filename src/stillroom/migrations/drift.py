@@ -132,7 +132,10 @@ _SEEN_BY_AUTOGENERATE = {
 
 _ANEW = ": drop it and create it anew"
 _BY_HAND = {
-    ("type", "values"): ': op.execute("ALTER TYPE ... ADD VALUE ...")',
+    ("type", "values"): (
+        ': op.execute("ALTER TYPE ... ADD VALUE ...") for a value that is new; for one that goes, '
+        "a new type"
+    ),
     ("constraint", "definition"): _ANEW,
     ("index", "definition"): _ANEW,
     ("index", "validity"): ": REINDEX it",

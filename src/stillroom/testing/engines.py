@@ -138,6 +138,11 @@ def routed(url: str | URL) -> Generator[None]:
         _route = before
 
 
+def is_routed() -> bool:
+    """Say whether this thread is away from the test's database: what it does is not the test's."""
+    return _route is not None and threading.current_thread() not in _route.others
+
+
 def allow(url: str | URL) -> None:
     """Let engines and drivers connect to a database that the run has made for the test."""
     _allowed.add(Place.of_url(url))

@@ -13,6 +13,7 @@ from sqlalchemy.engine import Engine, ExceptionContext, ExecutionContext
 from sqlalchemy.exc import DBAPIError
 
 from stillroom.testing.callsite import CallSite, find_call_site
+from stillroom.testing.engines import is_routed
 from stillroom.testing.queryreport import describe, repetitions, shape, summary
 
 
@@ -148,7 +149,7 @@ class QueryLog:
         executemany: bool,
     ) -> None:
         # A dialect's questions to its first connection are the only ones outside a transaction.
-        if not connection.in_transaction():
+        if not connection.in_transaction() or is_routed():
             return
         if _CONTROL.match(sql):
             self._entries.append(shape(sql))
@@ -189,13 +190,17 @@ class QueryLog:
 
     def _note_begin(self, connection: Connection) -> None:
         connection.info[_TRANSACTION] = next(self._transactions)
-        self._entries.append("BEGIN")
+        self._note("BEGIN")
 
     def _note_commit(self, _connection: Connection) -> None:
-        self._entries.append("COMMIT")
+        self._note("COMMIT")
 
     def _note_rollback(self, _connection: Connection) -> None:
-        self._entries.append("ROLLBACK")
+        self._note("ROLLBACK")
+
+    def _note(self, control: str) -> None:
+        if not is_routed():
+            self._entries.append(control)
 
 
 def _queries(entries: list[Query | str]) -> list[Query]:
