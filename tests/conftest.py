@@ -19,7 +19,7 @@ NewDatabase = Callable[[], str]
 """Create an empty database and return its URL."""
 
 NewDatabaseOrCopy = Callable[..., str]
-"""Create an empty database, or a copy of the one whose URL is given, and return its URL."""
+"""Create an empty database, or a copy of the one whose name is given, and return its URL."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -68,10 +68,10 @@ def new_database_or_copy(cluster: Cluster, new_database: NewDatabase) -> NewData
     def create(template: str | None = None) -> str:
         url = new_database()
         if template is not None:
-            name, copied = make_url(url).database, make_url(template).database
+            name = make_url(url).database
             with psycopg.connect(cluster.url("postgres"), autocommit=True) as connection:
                 connection.execute(f'DROP DATABASE "{name}"'.encode())
-                connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{copied}"'.encode())
+                connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"'.encode())
         return url
 
     return create

@@ -14,7 +14,7 @@ from stillroom.migrations.catalogue import Catalogue, quote
 from stillroom.url import parse_url
 
 NewDatabase = Callable[..., str]
-"""Create a database and return its URL: an empty one, or a copy of the one whose URL is given."""
+"""Create a database and return its URL: an empty one, or a copy of the one whose name is given."""
 
 Connect = Callable[[str], AbstractAsyncContextManager[AsyncConnection]]
 """Open a connection in a transaction, which is committed at the end."""
@@ -51,7 +51,8 @@ async def create_models(
     # extension, or else a function in a default or a CHECK, which a copy of the migrated database
     # has when all tables and types are gone from it.
     errors: list[SQLAlchemyError] = []
-    for preparation, template in (([], []), (_context(migrated), []), (_removal(migrated), [url])):
+    name = parse_url(url).database
+    for preparation, template in (([], []), (_context(migrated), []), (_removal(migrated), [name])):
         models_url = new_database(*template)
         try:
             async with connect(models_url) as connection:

@@ -1,10 +1,10 @@
 """The tables of a project, made by its Alembic revisions."""
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from stillroom.migrations import script_location, upgrade
+from stillroom.testing.apart import apart
 from stillroom.testing.sources import digest, imported
 
 
@@ -25,5 +25,4 @@ class Revisions:
 
     def build(self, url: str) -> None:
         """Upgrade to head."""
-        with ThreadPoolExecutor(1) as executor:  # an event loop may run in this thread
-            executor.submit(lambda: asyncio.run(upgrade(self._folder, url=url))).result()
+        apart(url, lambda: asyncio.run(upgrade(self._folder, url=url)))
