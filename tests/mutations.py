@@ -332,7 +332,7 @@ MUTATIONS = [
         7,
         "models may need what a revision makes",
         "migrations/models.py",
-        ", (_removal(migrated), [url])",
+        ", (removal, [name])",
         "",
         "tests/migrations/test_drift.py",
     ),

@@ -1,5 +1,6 @@
 """Models and revisions that differ are told apart, and such as mean the same are not."""
 
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,10 +33,11 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, CITEXT, DATERANGE, DOMAIN, ExcludeConstraint
+from sqlalchemy.dialects.postgresql import ARRAY, CITEXT, DATERANGE, DOMAIN, ENUM, ExcludeConstraint
 
 from stillroom.migrations import drift
 from stillroom.migrations.models import ModelsError
+from stillroom.postgres import Cluster
 from tests.conftest import DRIVERS, NewDatabaseOrCopy
 
 ENVIRONMENT = """
@@ -401,6 +403,20 @@ async def test_what_means_the_same_is_no_difference(
     assert [str(it) for it in await drift(rich_models(), url, new_database_or_copy)] == []
 
 
+async def test_an_older_postgresql_is_described_alike(older_cluster: Cluster) -> None:
+    """What a newer one has more (names of NOT NULL, virtual columns) is asked of none."""
+
+    def new_database() -> str:
+        name = f"drift_{next(numbers)}"
+        older_cluster.create_database(name)
+        return older_cluster.url(name)
+
+    numbers = count(1)
+    url = migrated(new_database, RICH)
+
+    assert [str(it) for it in await drift(rich_models(), url, new_database)] == []
+
+
 async def test_a_revision_may_be_written_from_a_dump(
     new_database_or_copy: NewDatabaseOrCopy,
 ) -> None:
@@ -452,6 +468,25 @@ async def test_models_may_need_what_a_revision_makes(
     found = [it.subject for it in await drift(metadata, url, new_database_or_copy)]
 
     assert found == ["lids", "type mood"]
+
+
+async def test_models_may_leave_a_type_to_a_revision(
+    new_database_or_copy: NewDatabaseOrCopy,
+) -> None:
+    """A type that the models do not create stays as it is, others are compared."""
+    url = migrated(
+        new_database_or_copy,
+        f"""CREATE TYPE mood AS ENUM ('sad'); CREATE TYPE "Kind" AS ENUM ('a');
+        CREATE TABLE jars ({ID}, mood mood, kinds "Kind"[])""",
+    )
+    metadata = models(
+        Column("mood", ENUM("sad", name="mood", create_type=False)),
+        Column("kinds", ARRAY(Enum("a", "b", name="Kind"))),
+    )
+
+    found = [it.subject for it in await drift(metadata, url, new_database_or_copy)]
+
+    assert found == ["type Kind"]
 
 
 async def test_models_may_make_functions_and_triggers(

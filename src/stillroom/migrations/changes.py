@@ -83,11 +83,13 @@ def _is_within_missing(
 def _pairs(left: list[Thing], right: list[Thing]) -> Iterator[tuple[Thing | None, Thing | None]]:
     for key, is_eligible in _RULES:
         candidates = {key(it): it for it in right}
-        for one in [it for it in left if is_eligible(it)]:
-            if (other := candidates.pop(key(one), None)) is not None:
-                left = [it for it in left if it is not one]
-                right = [it for it in right if it is not other]
+        paired: set[int] = set()
+        for one in left:
+            if is_eligible(one) and (other := candidates.pop(key(one), None)) is not None:
+                paired |= {id(one), id(other)}
                 yield one, other
+        left = [it for it in left if id(it) not in paired]
+        right = [it for it in right if id(it) not in paired]
     yield from ((it, None) for it in left)
     yield from ((None, it) for it in right)
 

@@ -2,8 +2,10 @@
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
 
-from sqlalchemy import MetaData, text
+from sqlalchemy import Enum, MetaData
+from sqlalchemy.dialects.postgresql import DOMAIN
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.pool import NullPool
@@ -48,16 +50,16 @@ async def create_models(
     Raises ModelsError where that cannot be done.
     """
     # An empty database is the truest. Models may need what a revision makes: a schema or an
-    # extension, or else a function in a default or a CHECK, which a copy of the migrated database
-    # has when all tables and types are gone from it.
+    # extension, or else a function in a default or a CHECK, or a type that they do not create: a
+    # copy of the migrated database has them, when all is gone from it that models create.
     errors: list[SQLAlchemyError] = []
-    name = parse_url(url).database
-    for preparation, template in (([], []), (_context(migrated), []), (_removal(migrated), [name])):
+    removal, name = _removal(migrated, _created_types(metadatas)), parse_url(url).database
+    for preparation, template in (([], []), (_context(migrated), []), (removal, [name])):
         models_url = new_database(*template)
         try:
             async with connect(models_url) as connection:
                 for statement in preparation:
-                    await connection.execute(text(statement))
+                    await connection.exec_driver_sql(statement)
                 for metadata in metadatas:
                     await connection.run_sync(metadata.create_all)
         except SQLAlchemyError as error:
@@ -85,11 +87,30 @@ def _context(migrated: Catalogue) -> list[str]:
     ]
 
 
-def _removal(migrated: Catalogue) -> list[str]:
+def _removal(migrated: Catalogue, types: set[tuple[str, str]]) -> list[str]:
     kinds = ("view", "materialized view", "foreign table", "table", "sequence", "type")
     return [
         f"DROP {kind} IF EXISTS {quote(it.schema)}.{quote(it.name)} CASCADE"
         for kind in kinds
         for it in migrated.things
-        if it.kind == kind
+        if it.kind == kind and (kind != "type" or {it.relation, ("", it.name)} & types)
     ]
+
+
+def _created_types(metadatas: list[MetaData]) -> set[tuple[str, str]]:
+    found: set[tuple[str, str]] = set()
+    for metadata in metadatas:
+        for column in (column for table in metadata.tables.values() for column in table.columns):
+            kind = _bare(column.type)
+            if isinstance(kind, _NAMED) and getattr(kind, "create_type", True):
+                found.add((kind.schema or "", kind.name or ""))
+    return found
+
+
+def _bare(kind: Any) -> Any:
+    """Return the type that an array or a decorator stands around."""
+    inner = getattr(kind, "impl_instance", None) or getattr(kind, "item_type", None)
+    return kind if inner is None else _bare(inner)
+
+
+_NAMED: tuple[Any, ...] = (Enum, DOMAIN)
