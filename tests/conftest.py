@@ -6,9 +6,7 @@ from itertools import count
 from pathlib import Path
 from typing import Never
 
-import psycopg
 import pytest
-from sqlalchemy import make_url
 
 from stillroom.postgres import Cluster, temporary_cluster
 from tests.projects import APPLICATION, MODELS, Project
@@ -17,9 +15,6 @@ DRIVERS = ["asyncpg", "psycopg"]
 
 NewDatabase = Callable[[], str]
 """Create an empty database and return its URL."""
-
-NewDatabaseOrCopy = Callable[..., str]
-"""Create an empty database, or a copy of the one whose name is given, and return its URL."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -57,22 +52,6 @@ def new_database(cluster: Cluster) -> NewDatabase:
         name = f"test_{next(numbers)}"
         cluster.create_database(name)
         return cluster.url(name)
-
-    return create
-
-
-@pytest.fixture(scope="session")
-def new_database_or_copy(cluster: Cluster, new_database: NewDatabase) -> NewDatabaseOrCopy:
-    """Give a function that creates an empty database, or a copy of one, and returns its URL."""
-
-    def create(template: str | None = None) -> str:
-        url = new_database()
-        if template is not None:
-            name = make_url(url).database
-            with psycopg.connect(cluster.url("postgres"), autocommit=True) as connection:
-                connection.execute(f'DROP DATABASE "{name}"'.encode())
-                connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"'.encode())
-        return url
 
     return create
 

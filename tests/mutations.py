@@ -332,7 +332,7 @@ MUTATIONS = [
         7,
         "models may need what a revision makes",
         "migrations/models.py",
-        ", (removal, [name])",
+        "        (migrated, removal),\n",
         "",
         "tests/migrations/test_drift.py",
     ),

@@ -38,7 +38,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, CITEXT, DATERANGE, DOMAIN, ENU
 from stillroom.migrations import drift
 from stillroom.migrations.models import ModelsError
 from stillroom.postgres import Cluster
-from tests.conftest import DRIVERS, NewDatabaseOrCopy
+from tests.conftest import DRIVERS, NewDatabase
 
 ENVIRONMENT = """
 from stillroom.migrations import run_environment
@@ -271,12 +271,16 @@ def models(*items: Any) -> MetaData:
     return metadata
 
 
-def migrated(new_database: NewDatabaseOrCopy, statements: str) -> str:
-    """Make a database as revisions with these statements do."""
-    url = new_database()
-    with psycopg.connect(url) as connection:
-        connection.execute(statements.encode())
-    return url
+def revisions(new_database: NewDatabase, statements: str) -> NewDatabase:
+    """Give a function that makes a database as revisions with these statements do."""
+
+    def migrate() -> str:
+        url = new_database()
+        with psycopg.connect(url) as connection:
+            connection.execute(statements.encode())
+        return url
+
+    return migrate
 
 
 def check(folder: Path, url: str, metadata: MetaData) -> bool:
@@ -295,17 +299,15 @@ def check(folder: Path, url: str, metadata: MetaData) -> bool:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 @pytest.mark.filterwarnings("ignore:Computed default on:UserWarning")
 @pytest.mark.filterwarnings("ignore:Can't validate argument")
-async def test_a_difference_is_found(
-    case: Case, tmp_path: Path, new_database_or_copy: NewDatabaseOrCopy
-) -> None:
+async def test_a_difference_is_found(case: Case, tmp_path: Path, new_database: NewDatabase) -> None:
     """It is a sentence with what to do next, whether `alembic check` sees the difference or not."""
     metadata = models(*case.items)
-    url = migrated(new_database_or_copy, case.made)
+    migrated = revisions(new_database, case.made)
 
-    differences = await drift(metadata, url, new_database_or_copy)
+    differences = await drift(metadata, migrated=migrated, empty=new_database)
 
     assert [f"{it.subject}: {it.what}" for it in differences] == [case.said]
-    assert check(tmp_path, url, metadata) == case.is_seen_by_check
+    assert check(tmp_path, migrated(), metadata) == case.is_seen_by_check
     assert ("--autogenerate" in str(differences[0])) == case.is_seen_by_check
 
 
@@ -395,12 +397,14 @@ def rich_models() -> MetaData:
 
 
 async def test_what_means_the_same_is_no_difference(
-    new_database_or_copy: NewDatabaseOrCopy,
+    new_database: NewDatabase,
 ) -> None:
     """Spelling, order, names that PostgreSQL gave, and what only revisions make do not count."""
-    url = migrated(new_database_or_copy, RICH)
+    migrated = revisions(new_database, RICH)
 
-    assert [str(it) for it in await drift(rich_models(), url, new_database_or_copy)] == []
+    assert [
+        str(it) for it in await drift(rich_models(), migrated=migrated, empty=new_database)
+    ] == []
 
 
 async def test_an_older_postgresql_is_described_alike(older_cluster: Cluster) -> None:
@@ -412,28 +416,28 @@ async def test_an_older_postgresql_is_described_alike(older_cluster: Cluster) ->
         return older_cluster.url(name)
 
     numbers = count(1)
-    url = migrated(new_database, RICH)
+    migrated = revisions(new_database, RICH)
 
-    assert [str(it) for it in await drift(rich_models(), url, new_database)] == []
+    assert [
+        str(it) for it in await drift(rich_models(), migrated=migrated, empty=new_database)
+    ] == []
 
 
-async def test_a_revision_may_be_written_from_a_dump(
-    new_database_or_copy: NewDatabaseOrCopy,
-) -> None:
+async def test_a_revision_may_be_written_from_a_dump(new_database: NewDatabase) -> None:
     """PostgreSQL spells its own spelling anew; defaults of one value are one, and now() is now."""
-    url = migrated(
-        new_database_or_copy,
-        f"""CREATE TABLE jars ({ID}, kind varchar DEFAULT 'a%', price numeric DEFAULT '0',
-            CONSTRAINT ck_kind CHECK (kind IN ('a%', 'b')), made timestamptz DEFAULT now());
-        CREATE INDEX ix ON jars (id) WHERE kind IN ('a%', 'b')""",
-    )
-    with psycopg.connect(url) as connection:
+    table = f"""CREATE TABLE jars ({ID}, kind varchar DEFAULT 'a%', price numeric DEFAULT '0',
+        made timestamptz DEFAULT now())"""
+    with psycopg.connect(new_database()) as connection:
+        connection.execute(table.encode())
+        connection.execute(
+            "ALTER TABLE jars ADD CONSTRAINT ck_kind CHECK (kind IN ('a%', 'b'));"
+            "CREATE INDEX ix ON jars (id) WHERE kind IN ('a%', 'b')"
+        )
         check, index = connection.execute(
             "SELECT pg_get_constraintdef(oid), pg_get_indexdef('ix'::regclass) "
             "FROM pg_constraint WHERE conname = 'ck_kind'"
         ).fetchall()[0]
-        connection.execute("ALTER TABLE jars DROP CONSTRAINT ck_kind; DROP INDEX ix")
-        connection.execute(f"ALTER TABLE jars ADD CONSTRAINT ck_kind {check}; {index}".encode())
+    dump = f"{table}; ALTER TABLE jars ADD CONSTRAINT ck_kind {check}; {index}"
     metadata = models(
         Column("kind", String, server_default="a%"),
         CheckConstraint("kind IN ('a%', 'b')", "ck_kind"),
@@ -443,16 +447,23 @@ async def test_a_revision_may_be_written_from_a_dump(
     )
 
     for driver in DRIVERS:
-        address = url.replace("postgresql:", f"postgresql+{driver}:")
-        assert await drift(metadata, address, new_database_or_copy) == []
+
+        def create(driver: str = driver) -> str:
+            return new_database().replace("postgresql:", f"postgresql+{driver}:")
+
+        def migrated(driver: str = driver) -> str:
+            url = revisions(new_database, dump)()
+            return url.replace("postgresql:", f"postgresql+{driver}:")
+
+        assert await drift(metadata, migrated=migrated, empty=create) == []
 
 
 async def test_models_may_need_what_a_revision_makes(
-    new_database_or_copy: NewDatabaseOrCopy,
+    new_database: NewDatabase,
 ) -> None:
     """A function in a default, a type of an extension: differences are found all the same."""
-    url = migrated(
-        new_database_or_copy,
+    migrated = revisions(
+        new_database,
         f"""CREATE EXTENSION citext;
         CREATE TYPE mood AS ENUM ('sad');
         CREATE FUNCTION brand() RETURNS text LANGUAGE sql RETURN 'x';
@@ -465,17 +476,17 @@ async def test_models_may_need_what_a_revision_makes(
         Column("mood", Enum("sad", "ok", name="mood")),
     )
 
-    found = [it.subject for it in await drift(metadata, url, new_database_or_copy)]
+    found = [it.subject for it in await drift(metadata, migrated=migrated, empty=new_database)]
 
     assert found == ["lids", "type mood"]
 
 
 async def test_models_may_leave_a_type_to_a_revision(
-    new_database_or_copy: NewDatabaseOrCopy,
+    new_database: NewDatabase,
 ) -> None:
     """A type that the models do not create stays as it is, others are compared."""
-    url = migrated(
-        new_database_or_copy,
+    migrated = revisions(
+        new_database,
         f"""CREATE TYPE mood AS ENUM ('sad'); CREATE TYPE "Kind" AS ENUM ('a');
         CREATE TABLE jars ({ID}, mood mood, kinds "Kind"[])""",
     )
@@ -484,13 +495,13 @@ async def test_models_may_leave_a_type_to_a_revision(
         Column("kinds", ARRAY(Enum("a", "b", name="Kind"))),
     )
 
-    found = [it.subject for it in await drift(metadata, url, new_database_or_copy)]
+    found = [it.subject for it in await drift(metadata, migrated=migrated, empty=new_database)]
 
     assert found == ["type Kind"]
 
 
 async def test_models_may_make_functions_and_triggers(
-    new_database_or_copy: NewDatabaseOrCopy,
+    new_database: NewDatabase,
 ) -> None:
     """What the models make by DDL has to be made by the revisions too, and be the same."""
     metadata = models()
@@ -499,13 +510,13 @@ async def test_models_may_make_functions_and_triggers(
         "CREATE TRIGGER touch BEFORE UPDATE ON jars FOR EACH ROW EXECUTE FUNCTION touch()",
     ):
         event.listen(metadata, "after_create", DDL(statement))  # type: ignore[no-untyped-call]
-    url = migrated(
-        new_database_or_copy,
+    migrated = revisions(
+        new_database,
         f"""CREATE TABLE jars ({ID});
         CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN OLD; END'""",
     )
 
-    found = [str(it) for it in await drift(metadata, url, new_database_or_copy)]
+    found = [str(it) for it in await drift(metadata, migrated=migrated, empty=new_database)]
 
     assert "trigger touch of jars: only the models have this trigger" in found[0]
     assert found[1].startswith("function touch(): the models say CREATE OR REPLACE FUNCTION")
@@ -513,24 +524,26 @@ async def test_models_may_make_functions_and_triggers(
 
 
 async def test_models_that_cannot_be_created_are_an_error(
-    new_database_or_copy: NewDatabaseOrCopy,
+    new_database: NewDatabase,
 ) -> None:
     """The message has what PostgreSQL said, and where it was tried."""
-    url = migrated(new_database_or_copy, f"CREATE TABLE jars ({ID})")
+    migrated = revisions(new_database, f"CREATE TABLE jars ({ID})")
 
     with pytest.raises(ModelsError, match=r"function brand\(\) does not exist"):
-        await drift(models(size(server_default=text("brand()"))), url, new_database_or_copy)
+        await drift(
+            models(size(server_default=text("brand()"))), migrated=migrated, empty=new_database
+        )
 
 
-async def test_things_may_be_excluded_by_name(new_database_or_copy: NewDatabaseOrCopy) -> None:
+async def test_things_may_be_excluded_by_name(new_database: NewDatabase) -> None:
     """A pattern names a table, with or without its schema, a part of one, or a type."""
-    url = migrated(
-        new_database_or_copy,
+    migrated = revisions(
+        new_database,
         f"""CREATE TABLE jars ({ID}, size int); CREATE INDEX ix ON jars (size);
         CREATE TABLE audit_log (id serial); CREATE TYPE mood AS ENUM ('sad')""",
     )
 
-    found = await drift(models(), url, new_database_or_copy)
+    found = await drift(models(), migrated=migrated, empty=new_database)
     assert [it.subject for it in found] == [
         "audit_log",
         "jars.size",
@@ -538,27 +551,29 @@ async def test_things_may_be_excluded_by_name(new_database_or_copy: NewDatabaseO
         "type mood",
     ]
     exclude = {"public.audit_*", "jars.size", "ix", "mood"}
-    assert await drift(models(), url, new_database_or_copy, exclude=exclude) == []
+    assert await drift(models(), migrated=migrated, empty=new_database, exclude=exclude) == []
 
 
 async def test_several_metadatas_are_one_database(
-    new_database_or_copy: NewDatabaseOrCopy,
+    new_database: NewDatabase,
 ) -> None:
     """A project may have more than one; each table is looked for in its schema."""
     other = MetaData(schema="pantry")
     Table("jars", other, Column("id", Integer, primary_key=True, autoincrement=False))
-    url = migrated(
-        new_database_or_copy,
+    migrated = revisions(
+        new_database,
         f"CREATE TABLE jars ({ID}); CREATE SCHEMA pantry; CREATE TABLE pantry.jars (id int)",
     )
 
-    found = [str(it) for it in await drift([models(), other], url, new_database_or_copy)]
+    found = [
+        str(it) for it in await drift([models(), other], migrated=migrated, empty=new_database)
+    ]
 
     assert found[0].startswith("pantry.jars.id: the models say NOT NULL, the migrations NULL")
     assert found[1].startswith("constraint jars_pkey of pantry.jars: only the models have")
 
 
-async def test_partitions_are_made_by_revisions(new_database_or_copy: NewDatabaseOrCopy) -> None:
+async def test_partitions_are_made_by_revisions(new_database: NewDatabase) -> None:
     """The models have the table that is partitioned; its partitions do not drift."""
     metadata = MetaData()
     Table(
@@ -568,47 +583,47 @@ async def test_partitions_are_made_by_revisions(new_database_or_copy: NewDatabas
         postgresql_partition_by="RANGE (size)",
     )
     made = "CREATE TABLE jars (size int PRIMARY KEY) PARTITION BY {} (size); "
-    url = migrated(
-        new_database_or_copy,
+    migrated = revisions(
+        new_database,
         made.format("RANGE") + "CREATE TABLE one PARTITION OF jars FOR VALUES FROM (1) TO (2)",
     )
-    assert await drift(metadata, url, new_database_or_copy) == []
+    assert await drift(metadata, migrated=migrated, empty=new_database) == []
 
-    url = migrated(new_database_or_copy, made.format("LIST"))
-    assert [it.what for it in await drift(metadata, url, new_database_or_copy)] == [
+    migrated = revisions(new_database, made.format("LIST"))
+    assert [it.what for it in await drift(metadata, migrated=migrated, empty=new_database)] == [
         "the models say PARTITION BY RANGE (size), the migrations PARTITION BY LIST (size)"
     ]
 
 
 async def test_a_table_that_was_renamed_keeps_the_names_of_its_constraints(
-    new_database_or_copy: NewDatabaseOrCopy,
+    new_database: NewDatabase,
 ) -> None:
     """Where the models name nothing, any name will do."""
-    url = migrated(
-        new_database_or_copy,
+    migrated = revisions(
+        new_database,
         f"CREATE TABLE pots ({ID}, size int UNIQUE); ALTER TABLE pots RENAME TO jars",
     )
 
-    assert await drift(models(size(unique=True)), url, new_database_or_copy) == []
+    assert await drift(models(size(unique=True)), migrated=migrated, empty=new_database) == []
 
 
-async def test_a_view_is_no_table(new_database_or_copy: NewDatabaseOrCopy) -> None:
+async def test_a_view_is_no_table(new_database: NewDatabase) -> None:
     """A model of a view has to be excluded: create_all makes a table of it."""
-    url = migrated(new_database_or_copy, "CREATE VIEW jars AS SELECT 1 AS id")
+    migrated = revisions(new_database, "CREATE VIEW jars AS SELECT 1 AS id")
 
-    found = await drift(models(), url, new_database_or_copy)
+    found = await drift(models(), migrated=migrated, empty=new_database)
 
     assert [f"{it.subject}: {it.what}" for it in found] == ["jars: only the models have this table"]
 
 
 async def test_constraints_without_names_may_come_in_any_order(
-    new_database_or_copy: NewDatabaseOrCopy,
+    new_database: NewDatabase,
 ) -> None:
     """PostgreSQL numbers them as they come, so one name may stand for two conditions."""
-    url = migrated(
-        new_database_or_copy,
+    migrated = revisions(
+        new_database,
         f"CREATE TABLE jars ({ID}, size int, CHECK (size < id), CHECK (size > -id))",
     )
     metadata = models(size(), CheckConstraint("size > -id"), CheckConstraint("size < id"))
 
-    assert await drift(metadata, url, new_database_or_copy) == []
+    assert await drift(metadata, migrated=migrated, empty=new_database) == []

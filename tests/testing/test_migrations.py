@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from stillroom.testing.migrations import TestMigrations as Laws
+from tests.conftest import NewDatabase
 
 OURS = """
 import models
@@ -142,7 +143,7 @@ def downgrade():
 class Project:
     """A project that is written for a test."""
 
-    def __init__(self, folder: Path, new_database: Callable[..., str]) -> None:
+    def __init__(self, folder: Path, new_database: NewDatabase) -> None:
         """Write a project that keeps the laws."""
         self.folder = folder
         self._new_database = new_database
@@ -193,12 +194,12 @@ class Project:
 @pytest.fixture
 def project(
     tmp_path: Path,
-    new_database_or_copy: Callable[..., str],
+    new_database: NewDatabase,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Project]:
     """Write a project that keeps the laws, in a folder of the path."""
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    yield Project(tmp_path, new_database_or_copy)
+    yield Project(tmp_path, new_database)
     sys.modules.pop("models", None)  # the next project has a module of the same name
 
 

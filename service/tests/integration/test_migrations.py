@@ -1,19 +1,20 @@
 """The laws of the revisions, and the `alembic` command as it is typed in the service's folder."""
 
-import asyncio
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
-from stillroom.migrations import upgrade
 from stillroom.testing.migrations import TestMigrations as TestMigrations  # noqa: PLC0414
 
-from tests.conftest import SERVICE, NewDatabase
+from tests.conftest import SERVICE
+
+NewDatabase = Callable[..., str]
 
 
 @pytest.fixture
@@ -28,10 +29,9 @@ def copy(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def url(new_database: NewDatabase, monkeypatch: pytest.MonkeyPatch) -> str:
+def url(stillroom_new_database: NewDatabase, monkeypatch: pytest.MonkeyPatch) -> str:
     """Make a database at head, and name it in the environment of the command."""
-    url = new_database()
-    asyncio.run(upgrade(SERVICE, url=url))
+    url = stillroom_new_database(migrated=True)
     monkeypatch.setenv("DB_CONFIG", url)
     return url
 
@@ -63,12 +63,12 @@ def test_a_change_of_a_model_is_written_as_a_revision(url: str, copy: Path) -> N
 
 
 def test_offline_sql_needs_no_database_and_makes_the_same(
-    new_database: NewDatabase, url: str, monkeypatch: pytest.MonkeyPatch
+    stillroom_new_database: NewDatabase, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`alembic upgrade head --sql` with no environment at all; what it prints may be run."""
     monkeypatch.delenv("DB_CONFIG")
     script = alembic("upgrade", "head", "--sql")
-    other = new_database()
+    other = stillroom_new_database()
     with psycopg.connect(other, autocommit=True) as connection:
         connection.execute(script.encode())
     assert schema(other) == schema(url)

@@ -3,9 +3,9 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import text
+from sqlalchemy import CursorResult, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 
@@ -57,6 +57,11 @@ async def read(connection: AsyncConnection) -> Catalogue:
             for kind, place, table, name, facts in rows
         ],
     )
+
+
+async def run(connection: AsyncConnection, statement: str) -> CursorResult[Any]:
+    """Run a statement as it is, whatever "%" or ":" there is in it."""
+    return await connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
 
 
 def quote(name: str) -> str:

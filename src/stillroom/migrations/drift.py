@@ -27,33 +27,32 @@ class Difference:
 
 async def drift(
     metadata: MetaData | Iterable[MetaData],
-    url: str,
-    new_database: NewDatabase,
     *,
+    migrated: NewDatabase,
+    empty: NewDatabase,
     exclude: Collection[str] = ("alembic_version",),
     connect: Connect = connect,
 ) -> list[Difference]:
-    """Compare a database that the revisions made with one that the models make.
+    """Compare a database that the revisions make with one that the models make.
 
-    `url` is that of the migrated database, which nobody may be connected to; `new_database` creates
-    others beside it. Compared are schemas that the models use, and the default one; what only
-    revisions make there is drift, unless it is a function, a trigger, a view, an extension or a
-    partition. A pattern of `exclude` names tables or other things, as in ``audit_*`` or
-    ``pantry.*``. Raises ModelsError where the models cannot be created.
+    `migrated` makes a database that is at head and returns its URL, `empty` makes an empty one;
+    each may be called more than once. Compared are schemas that the models use, and the default
+    one; what only revisions make there is drift, unless it is a function, a trigger, a view, an
+    extension or a partition. A pattern of `exclude` names tables or other things, as in ``audit_*``
+    or ``pantry.*``. Raises ModelsError where the models cannot be created.
     """
     metadatas = [metadata] if isinstance(metadata, MetaData) else list(metadata)
-    async with connect(url) as connection:
-        migrated = await read(connection)
-    models_url = await create_models(metadatas, url, migrated, new_database, connect)
-    async with connect(models_url) as connection:
-        models = await read(connection)
-        migrated = await respell(connection, models, migrated)
-    compared = changes(
-        _of_interest(models, models, exclude), _of_interest(migrated, models, exclude)
-    )
+    async with connect(migrated()) as connection:
+        theirs = await read(connection)
+    async with connect(
+        await create_models(metadatas, theirs, migrated, empty, connect)
+    ) as connection:
+        ours = await read(connection)
+        theirs = await respell(connection, ours, theirs)
+    compared = changes(_of_interest(ours, ours, exclude), _of_interest(theirs, ours, exclude))
     return [
         Difference(
-            change.subject(models.default_schema),
+            change.subject(ours.default_schema),
             change.text(_WORDING),
             _remedy(change),
         )

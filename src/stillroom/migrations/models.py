@@ -12,11 +12,11 @@ from sqlalchemy.pool import NullPool
 
 from stillroom.engine import EngineSettings, create_engine
 from stillroom.errors import StillroomError
-from stillroom.migrations.catalogue import Catalogue, quote
+from stillroom.migrations.catalogue import Catalogue, quote, run
 from stillroom.url import parse_url
 
-NewDatabase = Callable[..., str]
-"""Create a database and return its URL: an empty one, or a copy of the one whose name is given."""
+NewDatabase = Callable[[], str]
+"""Make a database and return its URL."""
 
 Connect = Callable[[str], AbstractAsyncContextManager[AsyncConnection]]
 """Open a connection in a transaction, which is committed at the end."""
@@ -40,9 +40,9 @@ async def connect(url: str) -> AsyncGenerator[AsyncConnection]:
 
 async def create_models(
     metadatas: list[MetaData],
-    url: str,
-    migrated: Catalogue,
-    new_database: NewDatabase,
+    catalogue: Catalogue,
+    migrated: NewDatabase,
+    empty: NewDatabase,
     connect: Connect,
 ) -> str:
     """Create what the models say in a database of its own, and return its URL.
@@ -51,15 +51,19 @@ async def create_models(
     """
     # An empty database is the truest. Models may need what a revision makes: a schema or an
     # extension, or else a function in a default or a CHECK, or a type that they do not create: a
-    # copy of the migrated database has them, when all is gone from it that models create.
+    # migrated database has them, when all is gone from it that models create.
     errors: list[SQLAlchemyError] = []
-    removal, name = _removal(migrated, _created_types(metadatas)), parse_url(url).database
-    for preparation, template in (([], []), (_context(migrated), []), (removal, [name])):
-        models_url = new_database(*template)
+    removal = _removal(catalogue, _created_types(metadatas))
+    for new_database, preparation in (
+        (empty, []),
+        (empty, _context(catalogue)),
+        (migrated, removal),
+    ):
+        models_url = new_database()
         try:
             async with connect(models_url) as connection:
                 for statement in preparation:
-                    await connection.exec_driver_sql(statement)
+                    await run(connection, statement)
                 for metadata in metadatas:
                     await connection.run_sync(metadata.create_all)
         except SQLAlchemyError as error:
@@ -75,9 +79,9 @@ async def create_models(
     raise ModelsError(msg) from errors[-1]
 
 
-def _context(migrated: Catalogue) -> list[str]:
-    schemas = [it.name for it in migrated.things if it.kind == "schema"]
-    extensions = {it.name: it.facts["schema"] for it in migrated.things if it.kind == "extension"}
+def _context(catalogue: Catalogue) -> list[str]:
+    schemas = [it.name for it in catalogue.things if it.kind == "schema"]
+    extensions = {it.name: it.facts["schema"] for it in catalogue.things if it.kind == "extension"}
     return [
         *(f"CREATE SCHEMA IF NOT EXISTS {quote(it)}" for it in schemas),
         *(
@@ -87,12 +91,12 @@ def _context(migrated: Catalogue) -> list[str]:
     ]
 
 
-def _removal(migrated: Catalogue, types: set[tuple[str, str]]) -> list[str]:
+def _removal(catalogue: Catalogue, types: set[tuple[str, str]]) -> list[str]:
     kinds = ("view", "materialized view", "foreign table", "table", "sequence", "type")
     return [
         f"DROP {kind} IF EXISTS {quote(it.schema)}.{quote(it.name)} CASCADE"
         for kind in kinds
-        for it in migrated.things
+        for it in catalogue.things
         if it.kind == kind and (kind != "type" or {it.relation, ("", it.name)} & types)
     ]
 

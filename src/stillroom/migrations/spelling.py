@@ -5,7 +5,7 @@ from dataclasses import replace
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from stillroom.migrations.catalogue import Catalogue, Thing, quote, read
+from stillroom.migrations.catalogue import Catalogue, Thing, quote, read, run
 
 
 async def respell(connection: AsyncConnection, models: Catalogue, migrated: Catalogue) -> Catalogue:
@@ -40,8 +40,8 @@ async def _has_same_value(connection: AsyncConnection, one: Thing, other: Thing)
     savepoint = await connection.begin_nested()
     try:
         # In an unusual time zone, so that what depends on it has another value.
-        await connection.exec_driver_sql("SET LOCAL timezone = 'Pacific/Chatham'")
-        answer = await connection.exec_driver_sql(f"SELECT {' = '.join(values)}")
+        await run(connection, "SET LOCAL timezone = 'Pacific/Chatham'")
+        answer = await run(connection, f"SELECT {' = '.join(values)}")
         return answer.scalar() is True
     except SQLAlchemyError:
         return False  # it cannot be evaluated, so its spelling has to do
@@ -62,13 +62,9 @@ async def _spelled_anew(connection: AsyncConnection, thing: Thing) -> str:
     savepoint = await connection.begin_nested()
     try:
         if thing.kind == "constraint":
-            await connection.exec_driver_sql(
-                f"ALTER TABLE {table} ADD CONSTRAINT {quote(name)} {definition}"
-            )
+            await run(connection, f"ALTER TABLE {table} ADD CONSTRAINT {quote(name)} {definition}")
         else:
-            await connection.exec_driver_sql(
-                definition.replace(" INDEX ON ", f" INDEX {quote(name)} ON ", 1)
-            )
+            await run(connection, definition.replace(" INDEX ON ", f" INDEX {quote(name)} ON ", 1))
         again = await read(connection)
         return next(it.facts["definition"] for it in again.things if it.name == name)
     except SQLAlchemyError:

@@ -60,14 +60,14 @@ class TestMigrations:
             )
 
     def test_the_revisions_lead_from_nothing_to_the_head(
-        self, stillroom_migrations_folder: Path, stillroom_new_database: Callable[..., str]
+        self, stillroom_migrations_folder: Path, stillroom_new_database: Callable[[], str]
     ) -> None:
         """Each revision can be made in turn, from an empty database on."""
         revisions = Revisions(stillroom_migrations_folder)
         _Walk(revisions, stillroom_new_database()).up(revisions.names)
 
     def test_each_revision_can_be_taken_back_and_made_again(
-        self, stillroom_migrations_folder: Path, stillroom_new_database: Callable[..., str]
+        self, stillroom_migrations_folder: Path, stillroom_new_database: Callable[[], str]
     ) -> None:
         """A downgrade leaves nothing behind, and what is made again is what was made first.
 
@@ -92,7 +92,7 @@ class TestMigrations:
             walk.down_and_up(reversible, start)
 
     def test_the_models_are_what_the_revisions_make(
-        self, stillroom_migrations_folder: Path, stillroom_new_database: Callable[..., str]
+        self, stillroom_migrations_folder: Path, stillroom_new_database: Callable[[], str]
     ) -> None:
         """PostgreSQL describes what both make alike, also where `alembic check` does not look.
 
@@ -100,8 +100,13 @@ class TestMigrations:
         index, defaults.
         """
         revisions = Revisions(stillroom_migrations_folder)
-        walk = _Walk(revisions, stillroom_new_database())
-        walk.up(revisions.names)
+
+        def migrate() -> _Walk:
+            walk = _Walk(revisions, stillroom_new_database())
+            walk.up(revisions.names)
+            return walk
+
+        walk = migrate()
         settings = walk.settings
         if not settings.metadata:
             _fail(
@@ -114,8 +119,8 @@ class TestMigrations:
             lambda: asyncio.run(
                 drift(
                     settings.metadata,
-                    walk.url,
-                    stillroom_new_database,
+                    migrated=lambda: migrate().url,
+                    empty=stillroom_new_database,
                     exclude=exclude,
                     connect=_connect,
                 )
