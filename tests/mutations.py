@@ -324,7 +324,7 @@ MUTATIONS = [
         7,
         "PostgreSQL's own spelling is read once more",
         "migrations/drift.py",
-        "        migrated = await respell(connection, models, migrated)\n",
+        "        theirs = await respell(connection, ours, theirs)\n",
         "",
         "tests/migrations/test_drift.py",
     ),
