@@ -489,3 +489,24 @@ async def test_the_settings_that_an_engine_starts_with_hold_in_each_test(
         await asyncio.to_thread(running_sandbox.call, sandbox.stand_at([name]))
         async with engine.connect() as connection:
             assert await connection.scalar(text("SHOW work_mem")) == "5MB"
+
+
+def test_a_pool_that_was_waited_on_is_waited_on_in_the_next_loop(
+    running_sandbox: RunningSandbox, sandbox: Sandbox
+) -> None:
+    """Asyncio's queue belongs to the loop of its first wait; the pool of an engine does not."""
+    assert sandbox
+    install()
+    direct_to(running_sandbox.target)
+    engine = create_async_engine(TRAP, pool_size=1, max_overflow=0)
+
+    async def one(_: int) -> int:
+        async with engine.connect() as connection:
+            return int((await connection.execute(text("SELECT 1"))).scalar_one())
+
+    async def several() -> list[int]:
+        return await asyncio.gather(*map(one, range(5)))
+
+    assert [asyncio.run(several()) for _ in range(3)] == [[1] * 5] * 3
+    asyncio.run(engine.dispose())
+    direct_to(None)

@@ -10,7 +10,16 @@ import asyncpg
 
 from stillroom.errors import StillroomError
 from stillroom.testing.drivers import own_connections
-from stillroom.testing.messages import Message, Messages, error_fields, query, row, text
+from stillroom.testing.messages import (
+    REPORTED,
+    Message,
+    Messages,
+    error_fields,
+    parameter_status,
+    query,
+    row,
+    text,
+)
 
 
 class BackendError(StillroomError):
@@ -36,6 +45,8 @@ class Backend(asyncio.Protocol):
     """Send messages to a server and hand each answer to whom it belongs, in order."""
 
     def __init__(self, connection: Any) -> None:
+        self.greeting = b""
+        """The parameters that the server has reported when the connection started."""
         self._driver_connection = connection
         self._transport: Any = connection._transport
         self._messages = Messages()
@@ -50,6 +61,11 @@ class Backend(asyncio.Protocol):
             connection = await cast("Any", asyncpg).connect(**arguments)
         backend = cls(connection)
         backend._transport.set_protocol(backend)
+        settings = connection.get_settings()
+        reported = {name: getattr(settings, name, None) for name in REPORTED}
+        backend.greeting = b"".join(
+            parameter_status(name, value) for name, value in reported.items() if value is not None
+        )
         return backend
 
     def send(self, data: bytes, sink: Callable[[Message], None] | None = None) -> "_Pending":

@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Dialect
@@ -12,7 +13,7 @@ from stillroom.testing.cost import Cost
 from stillroom.testing.databases import Databases
 from stillroom.testing.engines import DatabaseTarget, Target
 from stillroom.testing.places import Place
-from stillroom.testing.relay import Relay
+from stillroom.testing.relay import Relay, Settings
 from stillroom.testing.server import Server
 from stillroom.testing.template import Template
 from stillroom.testing.thread import LoopThread
@@ -45,6 +46,7 @@ class CloneIsolation:
 
     def stand_at(self, levels: Sequence[str]) -> Target:
         """Drop the databases of the scopes that are not named."""
+        self._clones.foresee()
         wanted = ("run", *levels)
         kept = 1
         while kept < min(len(wanted), len(self._levels)) and self._levels[kept].key == wanted[kept]:
@@ -109,6 +111,7 @@ class _Level:
 
     def disconnect(self) -> None:
         if self._relay is not None:
+            self._clones.settings = self._relay.settings
             self._clones.thread.call(self._relay.close())
 
     def _open(self) -> DatabaseTarget:
@@ -116,15 +119,12 @@ class _Level:
             if self._target is None:
                 self._cost.tests += 1
                 with self._cost.measured():
-                    self._target = self._make()
+                    source = self._source()
+                    clone = self._clones.take() if source is None else self._clones.copy(source)
+                self._name, self._relay = clone.name, clone.relay
+                wires = AnyLoop(self._clones.thread.loop, clone.relay.accept)
+                self._target = DatabaseTarget(clone.url, wires)
             return self._target
-
-    def _make(self) -> DatabaseTarget:
-        clones = self._clones
-        self._name = clones.take() if (source := self._source()) is None else clones.copy(source)
-        url = clones.server.url(self._name)
-        self._relay = Relay({"dsn": url})
-        return DatabaseTarget(url, AnyLoop(clones.thread.loop, self._relay.accept))
 
     def _source(self) -> str | None:
         """Return the database of the nearest scope around that has one, with nobody in it."""
@@ -135,6 +135,13 @@ class _Level:
             return None
         around.disconnect()
         return around._name
+
+
+@dataclass(frozen=True)
+class _Clone:
+    name: str
+    url: str
+    relay: Relay
 
 
 class _Clones:
@@ -149,21 +156,29 @@ class _Clones:
         self.thread = thread
         self.server = server
         self.expected = 0
+        self.settings: Settings = {}
+        """What connections of the application start with, as far as is known from the last test."""
         self._databases = databases
         self._template = template
         self._source = ""
-        self._ready: deque[str] = deque()
-        self._waiting: deque[asyncio.Future[str]] = deque()
+        self._ready: deque[_Clone] = deque()
+        self._waiting: deque[asyncio.Future[_Clone]] = deque()
         self._behind: deque[str] = deque()
         self._worker: asyncio.Task[None] | None = None
 
-    def take(self) -> str:
-        """Return the name of a clone."""
+    def foresee(self) -> None:
+        """Begin to make the clones that are expected, if the template is there."""
+        if self.expected > 0 and self._worker is None and self._template.is_there:
+            self._source = self._template.name
+            self.thread.loop.call_soon_threadsafe(self._work)
+
+    def take(self) -> _Clone:
+        """Return a clone."""
         self._source = self._template.name
         return self.thread.call(self._take())
 
-    def copy(self, source: str) -> str:
-        """Copy a database that is not the template; return the name of the copy."""
+    def copy(self, source: str) -> _Clone:
+        """Return a copy of a database that is not the template."""
         return self.thread.call(self._copy(source))
 
     def drop(self, name: str) -> None:
@@ -178,19 +193,24 @@ class _Clones:
         """Stop working; who made the databases drops what is left of them."""
         self.thread.call(self._close())
 
-    async def _take(self) -> str:
+    async def _take(self) -> _Clone:
         self.expected -= 1
         if self._ready:
             self._work()
             return self._ready.popleft()
-        waiting: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        waiting: asyncio.Future[_Clone] = asyncio.get_running_loop().create_future()
         self._waiting.append(waiting)
         self._work()
         return await waiting
 
-    async def _copy(self, source: str) -> str:
+    async def _copy(self, source: str) -> _Clone:
         await self._databases.disconnect(source)
-        return await self._databases.create(source)
+        return await self._create(source)
+
+    async def _create(self, source: str) -> _Clone:
+        name = await self._databases.create(source)
+        url = self.server.url(name)
+        return _Clone(name, url, Relay({"dsn": url}))
 
     async def _drop(self, name: str) -> None:
         self._behind.append(name)
@@ -201,6 +221,8 @@ class _Clones:
         self._behind.clear()
         if self._worker is not None:
             await self._worker
+        for clone in self._ready:
+            await clone.relay.close()
 
     def _work(self) -> None:
         if self._worker is None or self._worker.done():
@@ -219,13 +241,14 @@ class _Clones:
 
     async def _make(self) -> None:
         try:
-            name = await self._databases.create(self._source)
+            clone = await self._create(self._source)
+            await clone.relay.open_ahead(self.settings)
         except Exception as error:  # noqa: BLE001  (it belongs to a test that waits)
             self.expected = 0  # where none waits: the next one that does gets its own error
             if self._waiting:
                 self._waiting.popleft().set_exception(error)
             return
         if self._waiting:
-            self._waiting.popleft().set_result(name)
+            self._waiting.popleft().set_result(clone)
         else:
-            self._ready.append(name)
+            self._ready.append(clone)

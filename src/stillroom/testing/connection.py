@@ -100,7 +100,7 @@ class LogicalConnection:
         number = self.session.number
         self._wire.deliver(
             messages.AUTHENTICATION_OK
-            + self._sandbox.greeting
+            + self._sandbox.backend.greeting
             + messages.key_data(number, number)
             + messages.ready(b"I")
         )

@@ -20,6 +20,7 @@ from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.pool import ConnectionPoolEntry, Pool
 
 from stillroom.errors import StillroomError
+from stillroom.testing import pools
 from stillroom.testing.arguments import to_database, to_wire
 from stillroom.testing.callsite import find_call_site
 from stillroom.testing.drivers import Watch
@@ -100,12 +101,14 @@ def install() -> None:
         if not event.contains(subject, name, listener):
             event.listen(subject, name, listener)
     _watch.start()
+    pools.install()
 
 
 def uninstall() -> None:
     """Leave engines and drivers as they were before `install()`."""
     direct_to(None)
     _watch.stop()
+    pools.uninstall()
     for subject, name, listener in _LISTENERS:
         if event.contains(subject, name, listener):
             event.remove(subject, name, listener)

@@ -159,9 +159,11 @@ NO_PARAMETERS = Message(b"t", struct.pack("!h", 0)).encode()
 EMPTY_QUERY = Message(b"I").encode()
 
 REPORTED = (
-    "SELECT name, setting FROM pg_settings WHERE name IN ('server_version', 'server_encoding', "
-    "'client_encoding', 'application_name', 'is_superuser', 'session_authorization', 'DateStyle', "
-    "'IntervalStyle', 'TimeZone', 'integer_datetimes', 'standard_conforming_strings', "
-    "'in_hot_standby', 'default_transaction_read_only', 'search_path')"
-)
-"""A query for the parameters that a server reports when a connection starts."""
+    "server_version", "server_encoding", "client_encoding", "application_name", "is_superuser",
+    "session_authorization", "DateStyle", "IntervalStyle", "TimeZone", "integer_datetimes",
+    "standard_conforming_strings", "in_hot_standby", "default_transaction_read_only", "search_path",
+)  # fmt: skip
+"""The parameters that a server reports when a connection starts.
+
+https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-ASYNC
+"""

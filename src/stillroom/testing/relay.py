@@ -11,14 +11,34 @@ from stillroom.testing.backend import Backend
 from stillroom.testing.messages import Message, Messages
 from stillroom.testing.transport import Wire
 
+Settings = dict[str, str]
+"""Run-time parameters that a connection starts with."""
+
 
 class Relay:
     """Open a physical connection for each wire, and pass on what comes."""
 
     def __init__(self, connect_arguments: dict[str, Any]) -> None:
-        self.connect_arguments = connect_arguments
         self.connections: dict[int, _RelayedConnection] = {}
+        self.settings: Settings = {}
+        """What the last connection of the application started with."""
+        self._connect_arguments = connect_arguments
         self._numbers = 0
+        self._ahead: tuple[Settings, Backend] | None = None
+
+    async def open_ahead(self, settings: Settings) -> None:
+        """Open a connection that starts with these settings, for the wire that will ask for it."""
+        self._ahead = settings, await self._connect(settings)
+
+    async def open(self, settings: Settings) -> Backend:
+        """Return a physical connection that has started with these settings."""
+        self.settings = settings
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            if ahead[0] == settings:
+                return ahead[1]
+            await ahead[1].close()
+        return await self._connect(settings)
 
     def accept(self, wire: Wire) -> "_RelayedConnection":
         """Take a new connection of the application."""
@@ -31,6 +51,12 @@ class Relay:
         """Hang up all that are open."""
         for connection in list(self.connections.values()):
             await connection.end()
+        if self._ahead is not None:
+            await self._ahead[1].close()
+            self._ahead = None
+
+    async def _connect(self, settings: Settings) -> Backend:
+        return await Backend.open(**self._connect_arguments, server_settings=settings)
 
 
 class _RelayedConnection:
@@ -88,12 +114,10 @@ class _RelayedConnection:
             self._wire.deliver(messages.error(code_of_error, str(error), severity="FATAL"))
 
     async def _open(self, settings: dict[str, str]) -> Backend:
-        backend = await Backend.open(**self._relay.connect_arguments, server_settings=settings)
-        rows = await backend.query(messages.REPORTED)
-        greeting = [messages.parameter_status(str(name), value or "") for name, value in rows]
+        backend = await self._relay.open(settings)
         self._wire.deliver(
             messages.AUTHENTICATION_OK
-            + b"".join(greeting)
+            + backend.greeting
             + messages.key_data(self._number, self._number)
             + messages.ready(b"I")
         )

@@ -12,7 +12,7 @@ from stillroom.testing.backend import Backend, BackendError
 from stillroom.testing.connection import LogicalConnection
 from stillroom.testing.cost import Cost
 from stillroom.testing.gate import Gate
-from stillroom.testing.messages import REPORTED, parameter_status, query
+from stillroom.testing.messages import query
 from stillroom.testing.parameters import Values, apply
 from stillroom.testing.refusal import Refusal
 from stillroom.testing.session import Session
@@ -46,7 +46,6 @@ class Sandbox:
         self.refusals: list[Refusal] = []
         self.commits = 0
         self.writing_functions: set[str] = set(_WRITING_FUNCTIONS)
-        self.greeting = b""
         self.backend: Backend
         self._cost = cost or Cost()
         self._connect_arguments = connect_arguments
@@ -62,8 +61,6 @@ class Sandbox:
     async def open(self) -> None:
         """Connect, and read what the sandbox has to know of the database."""
         self.backend = await Backend.open(**self._connect_arguments)
-        rows = await self.backend.query(REPORTED)
-        self.greeting = b"".join(parameter_status(str(name), value or "") for name, value in rows)
         rows = await self.backend.query(_VOLATILE)
         self.writing_functions |= {str(name) for (name,) in rows}
         self._checks = await self._read_checks()

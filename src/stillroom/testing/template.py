@@ -47,6 +47,11 @@ class Template:
         self._failure: Exception | None = None
 
     @property
+    def is_there(self) -> bool:
+        """Say whether a test has asked for it before, so that asking again costs nothing."""
+        return self._name is not None
+
+    @property
     def name(self) -> str:
         """Return the name of the database, which exists and is whole.
 
