@@ -6,7 +6,6 @@ import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from importlib import import_module
-from pathlib import Path
 from typing import Any, cast
 
 import asyncpg
@@ -358,9 +357,7 @@ def test_the_inner_functions_of_the_drivers_are_there() -> None:
     assert parameters("psycopg.connection_async") == ["params"]
 
 
-def test_psycopg2_is_watched_where_it_is_installed(
-    schema_url: str, trap: Trap, tmp_path: Path
-) -> None:
+def test_psycopg2_is_watched_where_it_is_installed(schema_url: str, trap: Trap) -> None:
     """It is not a driver of Stillroom's, and yet may be one of the project's."""
     psycopg2 = pytest.importorskip("psycopg2")
     direct_to(DatabaseTarget(schema_url))
