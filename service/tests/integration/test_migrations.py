@@ -1,9 +1,6 @@
 """The laws of the revisions, and the `alembic` command as it is typed in the service's folder."""
 
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +10,7 @@ import pytest
 from stillroom.testing.migrations import TestMigrations as TestMigrations  # noqa: PLC0414
 
 from tests.conftest import SERVICE
+from tests.integration.command import alembic
 
 NewDatabase = Callable[..., str]
 
@@ -72,21 +70,6 @@ def test_offline_sql_needs_no_database_and_makes_the_same(
     with psycopg.connect(other, autocommit=True) as connection:
         connection.execute(script.encode())
     assert schema(other) == schema(url)
-
-
-def alembic(*arguments: str, folder: Path = SERVICE) -> str:
-    """Run the command and return what it prints to standard output."""
-    result = subprocess.run(
-        [sys.executable, "-m", "alembic", *arguments],
-        cwd=folder,
-        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    assert "Traceback" not in result.stderr
-    return result.stdout
 
 
 def schema(url: str) -> set[str]:

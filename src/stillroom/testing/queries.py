@@ -73,15 +73,6 @@ class QueryLog:
             if event.contains(Engine, name, listener):
                 event.remove(Engine, name, listener)
 
-    @contextmanager
-    def paused(self) -> Generator[None]:
-        """Record nothing while the block runs."""
-        self.remove()
-        try:
-            yield
-        finally:
-            self.install()
-
     def clear(self) -> None:
         """Forget what was recorded: a test begins."""
         self._entries.clear()

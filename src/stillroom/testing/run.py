@@ -48,7 +48,7 @@ class Run:
         self._default = default
         self._thread = LoopThread()
         self._databases = Databases(server)
-        self._template = Template(schema, self._thread, server, self._databases, self.queries)
+        self._template = Template(schema, self._thread, server, self._databases)
         parts = self._thread, server, self._databases, self._template
         self._sandbox = SandboxIsolation(*parts)
         self._clones = CloneIsolation(*parts)

@@ -5,7 +5,6 @@ from typing import Protocol
 from stillroom.errors import StillroomError
 from stillroom.testing.databases import Databases
 from stillroom.testing.engines import routed
-from stillroom.testing.queries import QueryLog
 from stillroom.testing.server import Server
 from stillroom.testing.thread import LoopThread
 
@@ -35,14 +34,12 @@ class Template:
         thread: LoopThread,
         server: Server,
         databases: Databases,
-        queries: QueryLog,
     ) -> None:
         self.built = ""
         self._schema = schema
         self._thread = thread
         self._server = server
         self._databases = databases
-        self._queries = queries
         self._name: str | None = None
         self._failure: Exception | None = None
 
@@ -76,7 +73,7 @@ class Template:
             is_whole = False
             try:
                 url = self._server.url(name)
-                with routed(url), self._queries.paused():
+                with routed(url):
                     self._schema.build(url)
                 is_whole = True
                 self.built = name
