@@ -411,6 +411,22 @@ MUTATIONS = [
     ),
     Mutation(
         8,
+        "nobody ends the connection that all share",
+        "testing/statements.py",
+        '    if "PG_TERMINATE_BACKEND" in functions:\n',
+        '    if "PG_TERMINATE" in functions:\n',
+        "tests/testing/test_connection.py",
+    ),
+    Mutation(
+        8,
+        "a ping is no write",
+        "testing/prepared.py",
+        "found[0] if found else _EMPTY\n",
+        "found[0] if found else _UNKNOWN\n",
+        "tests/testing/test_connection.py",
+    ),
+    Mutation(
+        8,
         "an error within a savepoint stops no other connection",
         "testing/execution.py",
         "            await sandbox.undo(savepoint(last))\n",
