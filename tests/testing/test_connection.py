@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.util import greenlet_spawn
 
 from stillroom.testing.engines import allow, direct_to, disallow, install
 from tests.conftest import NewDatabase
@@ -26,6 +27,7 @@ async def test_the_shared_connection_cannot_be_ended(sandboxed: AsyncEngine) -> 
 async def test_a_lost_server_is_an_error_to_all(new_database: NewDatabase) -> None:
     """No statement waits for an answer that cannot come, and no new connection opens."""
     url = new_database()
+    other = await cast("Any", asyncpg).connect(url)
     running = await asyncio.to_thread(RunningSandbox, url)
     install()
     direct_to(running.target)
@@ -33,7 +35,6 @@ async def test_a_lost_server_is_an_error_to_all(new_database: NewDatabase) -> No
     engine = create_async_engine(TRAP)
     async with engine.connect() as connection:
         pid = (await connection.execute(text("SELECT pg_backend_pid()"))).scalar_one()
-        other = await cast("Any", asyncpg).connect(url)
         await other.execute("SELECT pg_terminate_backend($1, 5000)", pid)
         await other.close()
         with pytest.raises(DBAPIError, match="the connection that the tests share"):
@@ -239,3 +240,24 @@ async def test_an_error_in_a_savepoint_is_its_connections_own(engine: AsyncEngin
         await nested.rollback()
         await writer.commit()
         assert (await other.execute(NAMES)).scalars().all() == ["a"]
+
+
+async def test_the_info_of_a_connection_is_the_applications(engine: AsyncEngine) -> None:
+    """What it finds there is what it has put there."""
+    async with engine.connect() as connection:
+        assert connection.sync_connection is not None
+        assert connection.sync_connection.info == {}
+
+
+async def test_a_creator_is_called_by_itself(engine: AsyncEngine) -> None:
+    """An engine may take its connections of another one's creator."""
+    create: Any = cast("Any", engine.sync_engine.pool)._creator
+
+    async def creator() -> Any:
+        return (await greenlet_spawn(create)).driver_connection
+
+    other = create_async_engine(TRAP, async_creator=creator)
+    await run(other, "INSERT INTO author (name) VALUES ('a')")
+    async with engine.connect() as connection:
+        assert (await connection.execute(NAMES)).scalars().all() == ["a"]
+    await other.dispose()

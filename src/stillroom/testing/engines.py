@@ -171,23 +171,23 @@ class _Route:
 
 def _direct(
     dialect: Dialect,
-    record: ConnectionPoolEntry,
+    record: ConnectionPoolEntry | None,  # a creator that is called by itself has none
     positional: list[Any],
     arguments: dict[str, Any],
 ) -> None:
     if dialect.name != "postgresql":
         return
     target = _current()
-    record.info[_IS_DIRECTED] = True
+    _note(record, _IS_DIRECTED, value=True)
     if target is None or _is_allowed(dialect, positional, arguments):
-        _note(record, target and _ALLOWED)
+        _note(record, _KEY, target and _ALLOWED)
         return
     positional.clear()  # a connection string of libpq's
     try:
         target.direct(dialect, arguments)
     except StrayConnectionError as error:
         raise _stray(str(error)) from None
-    _note(record, target)
+    _note(record, _KEY, target)
 
 
 def _is_allowed(dialect: Dialect, positional: list[Any], arguments: dict[str, Any]) -> bool:
@@ -202,7 +202,8 @@ def _is_allowed(dialect: Dialect, positional: list[Any], arguments: dict[str, An
 def _check_new(_connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
     # An engine with a creator of its own is not asked where to; if the creator's driver was, it is
     # known to lead to where the test may go.
-    if _IS_DIRECTED in record.info or not (drivers := _drivers(record)):
+    is_directed = (record.record_info or {}).pop(_IS_DIRECTED, False)
+    if is_directed or not (drivers := _drivers(record)):
         return
     target = _current()
     if target is not None and drivers.isdisjoint(_DRIVERS):
@@ -211,7 +212,7 @@ def _check_new(_connection: DBAPIConnection, record: ConnectionPoolEntry) -> Non
             f"{', '.join(drivers)}: where it has connected to is not known. Make the engine of a "
             "URL, which is led to the test's database"
         )
-    _note(record, target)
+    _note(record, _KEY, target)
 
 
 def _check_taken(_connection: DBAPIConnection, record: ConnectionPoolEntry, _proxy: object) -> None:
@@ -250,9 +251,9 @@ def _current() -> Target | None:
     return _target
 
 
-def _note(record: ConnectionPoolEntry, target: object) -> None:
-    if record.record_info is not None:
-        record.record_info[_KEY] = target
+def _note(record: ConnectionPoolEntry | None, key: str, value: object) -> None:
+    if record is not None and record.record_info is not None:
+        record.record_info[key] = value
 
 
 def _leads_to(info: dict[Any, Any] | None, target: Target | None) -> bool:
@@ -283,7 +284,7 @@ def _caller() -> str:
 _DRIVERS = ("asyncpg", "psycopg", "psycopg2")
 _OF_POSTGRESQL = {*_DRIVERS, "pg8000", "psycopg2cffi"}
 
-# In `info`, which goes with each connection, and in `record_info`, which each of them writes anew.
+# In `record_info`, which each connection writes anew: `info` is the application's.
 _IS_DIRECTED = "stillroom.is_directed"
 _KEY = "stillroom.target"
 _ALLOWED = object()
