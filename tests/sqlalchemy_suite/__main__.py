@@ -49,7 +49,7 @@ CAUSES = {
     "refused: SERIALIZABLE": "conflicts of SERIALIZABLE are never found",
     "refused: a task reads beside its own uncommitted writes": "the same task holds both",
     "refused: an older snapshot": "has no older snapshot",
-    "not seen: asyncpg connects without an engine": "socket.gaierror",
+    "refused: a connection past the engines": "for a connection past the engines",
     "not emulated: which transactions are in progress": "eq_(trans_exists, 0)",
 }
 """The causes of differences that are by design, and what a refusal or an error says."""
