@@ -6,7 +6,7 @@ from uuid import UUID
 
 import httpx2
 import pytest
-from sqlalchemy import Row, text
+from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -25,9 +25,9 @@ async def insert(
     return row[0], row[1], row[2]
 
 
-async def one(session: AsyncSession, sql: str, **values: Any) -> Row[Any]:
+async def one(session: AsyncSession, sql: str, **values: Any) -> tuple[Any, ...]:
     """Run a statement and return its one row."""
-    return (await session.execute(text(sql), values)).one()
+    return tuple((await session.execute(text(sql), values)).one())
 
 
 async def test_a_writer_of_plain_sql_gets_an_id(
