@@ -5,6 +5,7 @@
 
 import asyncio
 
+import asyncpg
 from httpx2 import AsyncClient
 from shop import Order, Product, engine, new_session
 from sqlalchemy import create_engine, text
@@ -60,3 +61,19 @@ async def test_n_plus_one(
 
     with queries.at_most(2):
         await async_client.get("/orders")
+
+
+async def test_past_the_engines() -> None:
+    await asyncpg.connect("postgresql://shop:secret@database.invalid/shop")
+
+
+left_open = new_session()
+
+
+async def test_a_session_is_left_open() -> None:
+    left_open.add(Product(name="tea", stock=3))
+    await left_open.flush()
+
+
+async def test_a_session_of_another_test() -> None:
+    await left_open.get(Product, 1, populate_existing=True)
