@@ -1,6 +1,8 @@
 """What the sandbox refuses when it is asked for, with the way out in the message."""
 
 import asyncio
+import contextlib
+from collections.abc import Awaitable
 from typing import Any
 
 import pytest
@@ -8,7 +10,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
-from stillroom.testing.engines import StrayConnectionError, direct_to
+from stillroom.testing.backend import BackendError
+from stillroom.testing.engines import StrayConnectionError, direct_to, take_strays
 from stillroom.testing.sandbox import Sandbox
 from tests.testing.conftest import TRAP, RunningSandbox
 
@@ -158,6 +161,7 @@ async def test_another_driver_is_refused(running_sandbox: RunningSandbox, sandbo
             pass
     await engine.dispose()
     direct_to(None)
+    assert len(take_strays()) == 1
 
 
 async def test_what_a_wider_scope_wrote_is_there_in_each_of_its_tests(
@@ -180,3 +184,94 @@ async def test_what_a_wider_scope_wrote_is_there_in_each_of_its_tests(
         assert await add() == [1, 2]
     await stand_at("other module", "three")
     assert await add() == [1]
+
+
+@pytest.mark.parametrize(
+    ("statement", "reason"),
+    [
+        ("DO $$ BEGIN COMMIT; END $$", "it needs a transaction of its own"),
+        ("SELECT pg_terminate_backend(pg_backend_pid())", "may end the one connection"),
+        ("SELECT pg_cancel_backend(1)", "may end the one connection"),
+        ("SET transaction_isolation = 'serializable'", "conflicts of SERIALIZABLE"),
+    ],
+)
+async def test_what_needs_a_process_or_a_transaction_of_its_own_is_refused(
+    sandboxed: AsyncEngine, statement: str, reason: str
+) -> None:
+    """By what PostgreSQL says, or before it is asked."""
+    options = {"isolation_level": "AUTOCOMMIT"} if statement.startswith("DO") else {}
+    message = await refused(sandboxed, statement, **options)
+
+    assert reason in message
+    assert MARKER in message
+
+
+async def test_a_table_that_another_cursor_reads_cannot_be_changed(sandboxed: AsyncEngine) -> None:
+    """PostgreSQL would wait for the reader to end."""
+    async with sandboxed.connect() as reader:
+        await reader.execute(text("DECLARE here CURSOR FOR SELECT * FROM author"))
+        message = await refused(sandboxed, "ALTER TABLE author ADD COLUMN age int")
+
+    assert "another connection has an open cursor there" in message
+
+
+async def test_a_value_that_an_enum_got_in_the_test_cannot_be_used(sandboxed: AsyncEngine) -> None:
+    """PostgreSQL wants the transaction that has added it to be over."""
+    async with sandboxed.begin() as connection:
+        await connection.execute(text("ALTER TYPE mood ADD VALUE 'calm'"))
+    message = await refused(sandboxed, "SELECT 'calm'::mood")
+
+    assert "the value was added in this test" in message
+
+
+async def test_the_last_number_of_a_sequence_may_be_anothers(sandboxed: AsyncEngine) -> None:
+    """lastval() after another connection has written is not known."""
+    async with sandboxed.connect() as one, sandboxed.connect() as two:
+        for connection in (one, two):
+            await connection.execute(text("INSERT INTO book (title) VALUES ('a')"))
+            await connection.commit()
+        with pytest.raises(DBAPIError, match="another connection has written since"):
+            await one.execute(text("SELECT lastval()"))
+
+
+async def test_a_lock_that_is_not_given_back_is_not_waited_for(sandboxed: AsyncEngine) -> None:
+    """The wait for an advisory lock is bounded, unless the session bounds it by itself."""
+    async with sandboxed.connect() as holder:
+        await holder.execute(text("SELECT pg_advisory_lock(9)"))
+        message = await refused(sandboxed, "SELECT pg_advisory_lock(9)")
+
+    assert "has waited 1 s for a lock" in message
+
+
+async def test_a_locked_row_is_not_waited_for(sandboxed: AsyncEngine) -> None:
+    """lock_timeout is PostgreSQL's, which never sees the wait of one connection for another."""
+    async with sandboxed.connect() as holder:
+        await holder.execute(text("SELECT 1 FROM author FOR UPDATE"))
+        message = await refused(
+            sandboxed, "SET LOCAL lock_timeout = 10", "UPDATE author SET name = 'x'"
+        )
+
+    assert "the same task holds both" in message
+
+
+async def test_a_sandbox_goes_on_when_its_process_has_ended(
+    sandboxed: AsyncEngine, running_sandbox: RunningSandbox
+) -> None:
+    """Connections are lost with it; the next test has a new one."""
+    sandbox = running_sandbox.sandbox
+    kill = "SELECT pg_terminate_backend(pg_backend_pid())"
+    async with sandboxed.connect() as connection:
+        await connection.execute(text("SELECT 1"))
+        await asyncio.to_thread(running_sandbox.call, _ignore(sandbox.backend.query(kill)))
+        with pytest.raises(DBAPIError):
+            await connection.execute(text("SELECT 1"))
+        await connection.invalidate()
+    await asyncio.to_thread(running_sandbox.call, sandbox.stand_at(["next"]))
+    await sandboxed.dispose()
+    async with sandboxed.connect() as connection:
+        assert (await connection.execute(text("SELECT name FROM author"))).all() == []
+
+
+async def _ignore(query: Awaitable[object]) -> None:
+    with contextlib.suppress(BackendError):
+        await query

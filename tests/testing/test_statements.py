@@ -2,7 +2,7 @@
 
 import pytest
 
-from stillroom.testing.statements import Kind, emulate_transaction_id, read_statements
+from stillroom.testing.statements import Kind, read_statements
 
 
 @pytest.mark.parametrize(
@@ -58,13 +58,3 @@ def test_a_text_is_cut_at_its_semicolons() -> None:
         "CREATE",
         "SELECT",
     ]
-
-
-def test_the_id_of_a_transaction_is_asked_of_the_sandbox() -> None:
-    """Both functions, in any case; the rest of the text is left alone."""
-    sql = "SELECT pg_catalog.PG_Current_Xact_Id_If_Assigned ( ), txid_current_if_assigned()"
-
-    assert emulate_transaction_id(sql) == (
-        "SELECT nullif(current_setting('stillroom.xid', true), '')::xid8, "
-        "nullif(current_setting('stillroom.xid', true), '')::int8"
-    )

@@ -8,10 +8,11 @@ from stillroom.testing import messages
 from stillroom.testing.backend import BackendError
 from stillroom.testing.execution import Execution
 from stillroom.testing.messages import Message
-from stillroom.testing.prepared import Request, sent_text
+from stillroom.testing.prepared import Request
 from stillroom.testing.refusal import Refusal, SandboxError
 from stillroom.testing.session import Session
 from stillroom.testing.statements import Kind, Statement, read_statements
+from stillroom.testing.timeouts import IdleTimeouts
 from stillroom.testing.transactions import Transactions
 from stillroom.testing.transport import Wire
 from stillroom.testing.units import Inbox, Unit
@@ -36,6 +37,7 @@ class LogicalConnection:
         self._units: deque[Unit] = deque()
         self._runner: asyncio.Task[None] | None = None
         self._cancelling: asyncio.Future[None] | None = None
+        self._timeouts = IdleTimeouts(self.session, self._expire)
 
     def receive(self, data: bytes, task: asyncio.Task[Any] | None) -> None:
         """Take bytes of the application, sent by one of its tasks."""
@@ -46,17 +48,20 @@ class LogicalConnection:
             self._start(*startup)
             data = b""
         for unit in self._inbox.feed(data, task):
+            self._timeouts.stop()
             self._units.append(unit)
             self._run()
 
     def hang_up(self) -> None:
         """End the connection as its user wants it."""
+        self.session.is_ending = True
         self._units.append(Unit([Message(b"X")]))
         self._run()
 
     def lose(self) -> None:
         """End the connection: the sandbox has ended."""
         self._has_ended = True
+        self._timeouts.stop()
         self._sandbox.forget(self)
         self._wire.lose()
 
@@ -74,7 +79,6 @@ class LogicalConnection:
         """Note that the transaction in progress has been rolled back with its test."""
         await self._execution.locks.close()
         self._execution.prepared.open_portals.clear()
-        self._execution.temporary.clear()
         self.session.lose()
 
     def _start(self, code: int, body: bytes) -> None:
@@ -133,7 +137,12 @@ class LogicalConnection:
         else:
             self._say_ready()
 
+    def _expire(self, sqlstate: str, message: str) -> None:
+        self._wire.deliver(messages.error(sqlstate, message, severity="FATAL"))
+        self.hang_up()
+
     def _say_ready(self) -> None:
+        self._timeouts.start()
         self._wire.deliver(messages.ready(self.session.status))
 
     async def _run_unit(self, unit: Unit) -> None:
@@ -155,11 +164,11 @@ class LogicalConnection:
         self.lose()
 
     async def _run_query(self, unit: Unit, sql: str) -> None:
-        statements = read_statements(sql)
+        statements, translation = read_statements(sql), self._execution.prepared.translation
         if not statements:
             self._wire.deliver(messages.EMPTY_QUERY)
         elif all(statement.kind is not Kind.CONTROL for statement in statements):
-            data = messages.query(sent_text(statements, sql))
+            data = messages.query(translation.of(statements, sql))
             await self._execution.run(Request(unit, data, statements))
         else:
             for statement in statements:
@@ -167,7 +176,7 @@ class LogicalConnection:
                     tag = await self._transactions.control(statement)
                     self._wire.deliver(messages.complete(tag))
                     continue
-                data = messages.query(sent_text((statement,), statement.text))
+                data = messages.query(translation.of((statement,), statement.text))
                 if not await self._execution.run(Request(unit, data, (statement,))):
                     break
         self._say_ready()

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 from stillroom.testing import messages
 from stillroom.testing.advisory import AdvisoryLocks
 from stillroom.testing.backend import Answer
-from stillroom.testing.messages import Message, Messages
-from stillroom.testing.parameters import changes
+from stillroom.testing.messages import Message, error_fields
+from stillroom.testing.parameters import Values, changes
 from stillroom.testing.prepared import Prepared, Request
-from stillroom.testing.refusal import Refusal
-from stillroom.testing.session import Session, savepoint, short
+from stillroom.testing.refusal import Refusal, SandboxError
+from stillroom.testing.session import Session, short
 from stillroom.testing.statements import Kind, Statement
-from stillroom.testing.temporary import TemporaryTables
+from stillroom.testing.translation import OF_THE_TRANSACTION, TIMEOUTS, mirrored
 
 if TYPE_CHECKING:
     from stillroom.testing.sandbox import Sandbox
@@ -26,12 +26,12 @@ class Execution:
         self, sandbox: "Sandbox", session: Session, deliver: Callable[[bytes], None]
     ) -> None:
         self.prepared = Prepared(session.number)
-        self.temporary = TemporaryTables()
-        self.locks = AdvisoryLocks(session, sandbox.open_aside)
+        self.locks = AdvisoryLocks(session, sandbox.open_aside, sandbox.gate.wait)
         self._sandbox = sandbox
         self._session = session
         self._deliver = deliver
         self._request: Request
+        self._refusal = ""
 
     async def run(self, request: Request) -> bool:
         """Run statements in a turn, their answer is delivered; say whether they succeeded."""
@@ -42,6 +42,8 @@ class Execution:
             if statement.refusal:
                 raise Refusal(f"{short(statement.text)!r}: {statement.refusal}")
         session.note(looked_at)
+        self._refuse_alone(request.executed)
+        self._refuse_last_value(looked_at)
         self._request = request
         if any(statement.is_advisory for statement in looked_at):
             if all(statement.is_alone for statement in looked_at):
@@ -61,13 +63,65 @@ class Execution:
     async def clear(self) -> None:
         """Leave nothing of the session on the physical connection."""
         gate = self._sandbox.gate
-        if gate.owner is not self._session and not self.prepared and not self.temporary:
+        if gate.owner is not self._session and not self.prepared:
             return
         async with gate.turn(self._session, passes_owner=True):
             if gate.owner is self._session:
-                await self._sandbox.undo()
+                await self._sandbox.undo(self._session)
                 gate.release(self._session)
             await self._sandbox.backend.send(self.prepared.close_statements(), ignore).done
+
+    async def discard(self, words: str) -> None:
+        """Do what CLOSE ALL, DEALLOCATE ALL and DISCARD say, to what is the session's own."""
+        sandbox, session, prepared = self._sandbox, self._session, self.prepared
+        is_all = words.startswith("DISCARD ALL")
+        if is_all and session.transaction is not None:
+            raise SandboxError("25001", "DISCARD ALL cannot run inside a transaction block")
+        sent: list[bytes] = []
+        if is_all or words.startswith("CLOSE"):
+            sent.append(prepared.close_portals(prepared.translation.cursors))
+        if is_all or words.startswith("DEALLOCATE"):
+            sent.append(prepared.close_statements())
+        async with sandbox.gate.turn(session, passes_owner=not words.startswith("DISCARD")):
+            for data in sent:
+                await sandbox.backend.send(data, ignore).done
+            if words.startswith(("DISCARD ALL", "DISCARD TEMP")) and sandbox.temporary:
+                await sandbox.backend.query(sandbox.temporary.drop(session) or ";")
+                await sandbox.note_temporary(session)
+                gate_owner = sandbox.gate.owner
+                if gate_owner is None and session.transaction is None:
+                    await sandbox.seal()
+        if is_all:
+            session.parameters.reset(None)
+            await self.locks.close()
+
+    def _refuse_alone(self, statements: Sequence[Statement]) -> None:
+        """Raise what PostgreSQL says to what makes no sense outside of a transaction."""
+        if self._session.transaction is None and len(statements) == 1:
+            (statement,) = statements
+            if statement.needs_transaction:
+                what = "LOCK TABLE" if statement.words.startswith("LOCK") else "DECLARE CURSOR"
+                raise SandboxError("25P01", f"{what} can only be used in transaction blocks")
+
+    def _refuse_last_value(self, statements: Sequence[Statement]) -> None:
+        """Raise Refusal where the last number of a sequence is another connection's."""
+        asked = {"LASTVAL", "CURRVAL"}
+        if not any(statement.functions & asked for statement in statements):
+            return
+        if not self._session.has_drawn:
+            raise SandboxError("55000", "lastval is not yet defined in this session")
+        if self._sandbox.drawer is not self._session:
+            raise Refusal(
+                f"{self._session.statement!r} asks for the last number that this connection drew "
+                "from a sequence, and another connection has written since"
+            )
+
+    async def _setting(self, name: str) -> str:
+        if name in OF_THE_TRANSACTION:
+            name = f"stillroom.{name}"
+        quoted = name.replace("'", "''")
+        rows = await self._sandbox.backend.query(f"SELECT current_setting('{quoted}', true)")
+        return rows[0][0] or ""
 
     async def _lock(self) -> bool:
         answer = await self.locks.run(self._request.data, self._forward)
@@ -87,27 +141,35 @@ class Execution:
         )
         if writes and not read_only:
             gate.own(session)
-        prefix = sandbox.switch(session.wanted(statements))
+        mirrors = {name for statement in statements for name in mirrored(statement)}
+        prefix = sandbox.switch(session, session.wanted(mirrors))
+        if gate.owner is session and session.transaction is not None:
+            prefix += sandbox.set_savepoints(session.transaction.savepoints)
         if read_only:
-            prefix += messages.query("SAVEPOINT r; SET LOCAL transaction_read_only = on")
+            prefix.append(messages.query("SAVEPOINT r; SET LOCAL transaction_read_only = on"))
         elif within:
-            prefix += messages.query("SAVEPOINT r")
+            prefix.append(messages.query("SAVEPOINT r"))
+        if session.transaction is not None and any(it.is_query for it in statements):
+            session.transaction.has_queried = True
         answer = await self._exchange(prefix, guarded=read_only or within)
         if answer.error is not None:
             await self._roll_back("r" if within else "s")
+            if self._refusal:
+                raise Refusal(f"{session.statement!r}: {self._refusal}")
             return False
         await self._learn(answer)
         opens = session.transaction is not None and self.prepared.note_open(self._request, answer)
         if gate.owner is session and session.transaction is None:
-            await sandbox.commit(session, self.temporary.at_commit())
+            await sandbox.commit(session)
         elif opens and gate.owner is None:
             await sandbox.seal()
         return True
 
-    async def _exchange(self, prefix: bytes, *, guarded: bool) -> Answer:
+    async def _exchange(self, prefix: list[bytes], *, guarded: bool) -> Answer:
         """Send it all at once, and wait for the last answer."""
         backend, request = self._sandbox.backend, self._request
-        before = [backend.send(part, ignore) for part in _queries(prefix)]
+        self._refusal = ""
+        before = [backend.send(part, ignore) for part in prefix]
         pending = backend.send(request.data, self._forward)
         after = backend.send(messages.query("RELEASE SAVEPOINT r"), ignore) if guarded else None
         answer = await pending.done
@@ -124,7 +186,19 @@ class Execution:
             return
         if message.kind == b"G":
             self._request.unit.start_copy(self._sandbox.backend.write)
+        if message.kind == b"E":
+            self._refusal = self._reason_to_refuse(message)
+            if self._refusal:
+                return
+            message = Message(b"E", self.prepared.translation.back(message.body))
         self._deliver(message.encode())
+
+    def _reason_to_refuse(self, error: Message) -> str:
+        """Say why production would not have had the error; empty where it would."""
+        sqlstate = error_fields(error.body).get("C", "")
+        if sqlstate in ("25001", "2D000") and self._session.transaction is None:
+            return "it needs a transaction of its own, and all connections share one"
+        return _ERRORS_OF_SHARING.get(sqlstate, "")
 
     async def _roll_back(self, name: str) -> None:
         """Undo what failed: the statement of a reader, all of a writer, back to its savepoint.
@@ -133,14 +207,12 @@ class Execution:
         """
         sandbox, session, gate = self._sandbox, self._session, self._sandbox.gate
         if name == "r":
-            await sandbox.undo("r")
+            await sandbox.undo(gate.owner or session, "r")
             await sandbox.backend.query("RELEASE SAVEPOINT r")
         elif gate.owner is session and session.transaction and session.transaction.savepoints:
-            last, parameters = session.transaction.savepoints[-1]
-            await sandbox.undo(savepoint(last))
-            sandbox.assume(parameters.effective())
+            await sandbox.undo_to(session, session.transaction.savepoints[-1])
         else:
-            await sandbox.undo()
+            await sandbox.undo(session)
             gate.release(session)
         session.fail()
 
@@ -154,37 +226,46 @@ class Execution:
         for statement in self._request.executed:
             if self._writes(statement) and not _wrote_nothing(answer):
                 self._session.xid = str(1000 + self._sandbox.commits)
-            self.temporary.note(statement)
+                self._session.has_drawn = True
+                self._sandbox.drawer = self._session
             if statement.changes_schema:
                 self._sandbox.forget_checks()
             if found := _FUNCTION.search(statement.text):
                 self._sandbox.writing_functions.add(found[1].upper())
+        if self._sandbox.temporary.may_change(self._request.executed):
+            words = " ".join(statement.words for statement in self._request.executed)
+            await self._sandbox.note_temporary(self._session, words)
         for statement in self._request.executed:
             if statement.is_setting:
                 await self._learn_parameters(statement, self._request.bound)
 
     async def _learn_parameters(self, statement: Statement, bound: Sequence[bytes | None]) -> None:
-        parameters = self._session.parameters
+        session, parameters = self._session, self._session.parameters
+        passing: Values = {}  # set on the physical connection, and not for the session
+        unset: set[str] = set()  # there, and not what the session started with
         for change in changes(statement, bound):
             if change.is_reset or change.name is None:
+                unset |= set(parameters.effective() if change.name is None else [change.name])
                 parameters.reset(change.name)
                 continue
             values = parameters.local if change.is_local else parameters.session
-            name = change.name.replace("'", "''")
-            rows = await self._sandbox.backend.query(f"SELECT current_setting('{name}', true)")
-            if change.is_local and self._session.transaction is None:
-                continue
-            parameters.local.pop(change.name, None)
-            values[change.name] = rows[0][0] or ""
-        self._sandbox.assume(parameters.effective())
+            value = await self._setting(change.name)
+            if change.name in TIMEOUTS:
+                await self._sandbox.backend.query(f"RESET {change.name}")
+            if change.is_local and session.transaction is None:
+                passing[change.name] = value
+            elif change.name in OF_THE_TRANSACTION:
+                session.set_mode(change.name, value)
+                session.refuse_where_failed()
+            else:
+                parameters.local.pop(change.name, None)
+                values[change.name] = value
+        applied = {**parameters.effective(), **passing}
+        self._sandbox.assume({name: applied[name] for name in applied if name not in unset})
 
 
 def ignore(_message: Message) -> None:
     """Drop what answers a statement of the sandbox's own."""
-
-
-def _queries(data: bytes) -> list[bytes]:
-    return [message.encode() for message in Messages().feed(data)]
 
 
 def _is_plain(statement: Statement) -> bool:
@@ -198,6 +279,11 @@ def _wrote_nothing(answer: Answer) -> bool:
     )
 
 
+# What PostgreSQL says because connections share one transaction.
+_ERRORS_OF_SHARING = {
+    "55006": "another connection has an open cursor there, for whose end it would wait",
+    "55P04": "the value was added in this test, whose transaction is not over",
+}
 _FUNCTION = re.compile(
     r"^\s*CREATE\s+(?:OR\s+REPLACE\s+)?FUNCTION\s+(?:\w+\.)?\"?(\w+)", re.IGNORECASE
 )

@@ -14,8 +14,8 @@ class Gate:
 
     While one connection has uncommitted writes (the owner) all others wait, so none reads what
     PostgreSQL would not show it yet, and savepoints never interleave. Who waits for an owner that
-    its own task holds would wait for ever: that is a Refusal at once, any other one after `wait`
-    seconds.
+    its own task holds would wait for ever: that is a Refusal at once, any other one when an owner
+    has not ended after `wait` seconds. A long queue of those who come and go is waited for.
     """
 
     def __init__(self, wait: float) -> None:
@@ -24,6 +24,12 @@ class Gate:
         self.busy: Session | None = None
         self._waiting: deque[_Waiting] = deque()
         self._free: asyncio.Future[None] | None = None
+        self._owned_since = 0.0
+
+    @property
+    def is_waited_for(self) -> bool:
+        """Say whether anybody waits for a turn."""
+        return any(not waiting.turn.done() for waiting in self._waiting)
 
     @asynccontextmanager
     async def turn(self, session: Session, *, passes_owner: bool = False) -> AsyncGenerator[None]:
@@ -44,6 +50,7 @@ class Gate:
         """Note that the session, whose turn it is, has uncommitted writes."""
         if self.owner is None:
             self.owner = session
+            self._owned_since = asyncio.get_running_loop().time()
         session.last_write = session.statement
 
     def release(self, session: Session) -> None:
@@ -65,12 +72,12 @@ class Gate:
             return
         self._refuse_deadlock(waiting)
         self._waiting.append(waiting)
-        timer = asyncio.get_running_loop().call_later(self.wait, self._give_up, waiting)
+        self._give_up_after(self.wait, waiting)
         try:
             self._wake()
             await waiting.turn
         finally:
-            timer.cancel()
+            waiting.timer.cancel()
             if waiting in self._waiting:
                 self._waiting.remove(waiting)
 
@@ -100,7 +107,7 @@ class Gate:
 
     def _refuse_deadlock(self, waiting: "_Waiting") -> None:
         owner, session = self.owner, waiting.session
-        if owner is None or owner is session or waiting.passes_owner:
+        if owner is None or owner is session or owner.is_ending or waiting.passes_owner:
             return
         if session.never_waits:
             raise Refusal(
@@ -111,14 +118,21 @@ class Gate:
         if owner.task is not None and owner.task is session.task:
             raise Refusal(_DEADLOCK.format(**self._names(waiting, owner)))
 
+    def _give_up_after(self, seconds: float, waiting: "_Waiting") -> None:
+        waiting.timer = asyncio.get_running_loop().call_later(seconds, self._give_up, waiting)
+
     def _give_up(self, waiting: "_Waiting") -> None:
         if waiting.turn.done():
             return
-        if self.owner is None or self.owner is waiting.session or waiting.passes_owner:
-            return  # it waits for a statement that still runs, as it may
-        waiting.turn.set_exception(
-            Refusal(_TIMEOUT.format(seconds=self.wait, **self._names(waiting, self.owner)))
-        )
+        owner = self.owner
+        held = asyncio.get_running_loop().time() - self._owned_since
+        if owner is None or owner is waiting.session or waiting.passes_owner:
+            self._give_up_after(self.wait, waiting)  # a statement still runs, as it may
+        elif held < self.wait:
+            self._give_up_after(self.wait - held, waiting)
+        else:
+            refusal = _TIMEOUT.format(seconds=self.wait, **self._names(waiting, owner))
+            waiting.turn.set_exception(Refusal(refusal))
 
     def _names(self, waiting: "_Waiting", owner: Session) -> dict[str, object]:
         return {
@@ -134,6 +148,7 @@ class _Waiting:
         self.session = session
         self.passes_owner = passes_owner
         self.turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.timer: asyncio.TimerHandle
 
 
 _DEADLOCK = (

@@ -1,19 +1,14 @@
 """The prepared statements and portals of one logical connection, under names of the sandbox."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from stillroom.testing import messages
 from stillroom.testing.backend import Answer
 from stillroom.testing.messages import Message
-from stillroom.testing.statements import (
-    Kind,
-    Statement,
-    emulate_isolation,
-    emulate_transaction_id,
-    read_statements,
-)
+from stillroom.testing.statements import Kind, Statement, read_statements
+from stillroom.testing.translation import Translation
 from stillroom.testing.units import Unit
 
 
@@ -33,6 +28,7 @@ class Prepared:
 
     def __init__(self, number: int) -> None:
         self.open_portals: set[str] = set()
+        self.translation = Translation(number)
         self._number = number
         self._statements: dict[str, Statement] = {}
         self._portals: dict[str, Statement] = {}
@@ -40,7 +36,7 @@ class Prepared:
 
     def __len__(self) -> int:
         """Return the number of statements."""
-        return len(self._statements)
+        return len(self._statements) + len(self.translation.statements)
 
     def read(self, unit: Unit) -> Request:
         """Return a unit of the extended protocol as it goes to PostgreSQL."""
@@ -99,7 +95,7 @@ class Prepared:
     def note_open(self, request: Request, answer: Answer) -> bool:
         """Note the portals that stay open after a request; say whether there are any."""
         declared = {
-            found[1]
+            found[1].lower()
             for statement in request.executed
             if (found := re.match(r"\s*DECLARE\s+\"?([^\s\"]+)", statement.text, re.IGNORECASE))
             if "WITH HOLD" not in statement.words
@@ -111,15 +107,16 @@ class Prepared:
         self.open_portals |= kept | declared
         return bool(kept | declared)
 
-    def close_portals(self) -> bytes:
+    def close_portals(self, also: Iterable[str] = ()) -> bytes:
         """Forget the open portals; return the messages that close them."""
-        names = [*self.open_portals, *(self._name(x).decode() for x in self.open_portals)]
+        names = {self.translation.own(name) for name in (*self.open_portals, *also)}
         self.open_portals.clear()
-        return messages.close_portals(names)
+        return messages.close_portals(sorted(names))
 
     def close_statements(self) -> bytes:
         """Return the messages that close all statements."""
-        closes = [Message(b"C", b"S" + self._name(name) + b"\0") for name in self._statements]
+        names = {*self._statements, *self.translation.statements}
+        closes = [Message(b"C", b"S" + self._name(name) + b"\0") for name in names]
         return b"".join(close.encode() for close in closes) + messages.SYNC
 
     def _parse(self, body: bytes) -> list[bytes]:
@@ -130,7 +127,8 @@ class Prepared:
         found = read_statements(sql)
         self._statements[name] = found[0] if found else _EMPTY
         own = self._name(name) + b"\0"
-        parse = Message(b"P", own + sent_text(found, sql).encode() + b"\0" + rest).encode()
+        text = self.translation.of(found, sql).encode()
+        parse = Message(b"P", own + text + b"\0" + rest).encode()
         if name:
             return [parse]
         self._drops += 1  # the answer to this Close, for the unnamed one is replaced
@@ -160,15 +158,6 @@ class Prepared:
 
     def _portal(self, name: str) -> bytes:
         return self._name(name) if name else b""
-
-
-def sent_text(statements: Sequence[Statement], sql: str) -> str:
-    """Return the text of statements as PostgreSQL gets it."""
-    if any(statement.sees_transaction_id for statement in statements):
-        sql = emulate_transaction_id(sql)
-    if any(statement.sees_isolation for statement in statements):
-        sql = emulate_isolation(sql)
-    return sql
 
 
 _EMPTY = Statement("", "", Kind.EMPTY, frozenset(), "")

@@ -4,18 +4,26 @@ One physical connection lives in a thread of its own. What the application takes
 are logical ones (`connection.py`), whose COMMIT releases a savepoint.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from stillroom.testing.backend import Backend, BackendError
+from stillroom.testing.catalog import (
+    DEFERRABLE,
+    SEQUENCES,
+    VOLATILE,
+    WRITING_FUNCTIONS,
+    reset_sequences,
+)
 from stillroom.testing.connection import LogicalConnection
 from stillroom.testing.cost import Cost
 from stillroom.testing.gate import Gate
 from stillroom.testing.messages import query
 from stillroom.testing.parameters import Values, apply
 from stillroom.testing.refusal import Refusal
-from stillroom.testing.session import Session
+from stillroom.testing.session import Savepoint, Session
+from stillroom.testing.temporary import TABLES, TemporaryTables
 from stillroom.testing.transport import Wire
 
 
@@ -45,7 +53,9 @@ class Sandbox:
         self.connections: dict[int, LogicalConnection] = {}
         self.refusals: list[Refusal] = []
         self.commits = 0
-        self.writing_functions: set[str] = set(_WRITING_FUNCTIONS)
+        self.temporary = TemporaryTables()
+        self.drawer: Session | None = None  # who drew the last number of a sequence
+        self.writing_functions: set[str] = set(WRITING_FUNCTIONS)
         self.backend: Backend
         self._cost = cost or Cost()
         self._connect_arguments = connect_arguments
@@ -61,7 +71,7 @@ class Sandbox:
     async def open(self) -> None:
         """Connect, and read what the sandbox has to know of the database."""
         self.backend = await Backend.open(**self._connect_arguments)
-        rows = await self.backend.query(_VOLATILE)
+        rows = await self.backend.query(VOLATILE)
         self.writing_functions |= {str(name) for (name,) in rows}
         self._checks = await self._read_checks()
 
@@ -82,6 +92,8 @@ class Sandbox:
     async def stand_at(self, levels: Sequence[str]) -> None:
         """Leave the levels that are not named, undoing their work; the others are entered later."""
         self._wanted = ("run", *levels)
+        if self.backend.ended.done():
+            await self._reopen()
         kept = _common(self._levels, self._wanted)
         if len(kept) < len(self._levels):
             await self._end_statements()
@@ -90,7 +102,7 @@ class Sandbox:
     def try_stand_at(self, levels: Sequence[str]) -> bool:
         """Do what stand_at does, from another thread, if no level is left; else say no."""
         wanted = ("run", *levels)
-        if len(_common(self._levels, wanted)) < len(self._levels):
+        if self.backend.ended.done() or len(_common(self._levels, wanted)) < len(self._levels):
             return False
         self._wanted = wanted
         return True
@@ -107,26 +119,36 @@ class Sandbox:
             with self._cost.measured():
                 await self._enter(startup)
 
-    def switch(self, wanted: Values) -> bytes:
-        """Return the query that gives the physical connection these parameters; it may be none."""
-        if wanted == self._applied:
-            return b""
-        sql = apply(wanted, self._applied)
-        self._applied = dict(wanted)
-        return query(sql) if sql else b""
+    def switch(self, session: Session, wanted: Values) -> list[bytes]:
+        """Return the queries that give a session its parameters and its temporary tables.
+
+        Who passes the owner asks for none, and they are part of the owner's work.
+        """
+        queries: list[bytes] = []
+        is_free = self.gate.owner in (None, session)
+        if is_free and self.temporary and (sql := self.temporary.arrange(session)):
+            queries.append(query(sql))
+        if wanted != self._applied:
+            if sql := apply(wanted, self._applied):
+                queries.append(query(sql))
+            self._applied = dict(wanted)
+        return queries
 
     def assume(self, applied: Values) -> None:
         """Note what a statement of the application has made of the parameters."""
         self._applied = dict(applied)
 
-    async def commit(self, session: Session, before: str = "") -> None:
+    async def commit(self, session: Session) -> None:
         """Make what the owner did the work of the level; raises BackendError when it is lost."""
+        before = self.temporary.at_commit(session)
         try:
             if self._checks is None:
                 self._checks = await self._read_checks()
             await self.backend.query(f"{self._checks}{before}RELEASE SAVEPOINT s; SAVEPOINT s")
+            if before:
+                await self.note_temporary(session)
         except BackendError:
-            await self.undo()
+            await self.undo(session)
             self.forget_checks()
             raise
         finally:
@@ -142,16 +164,42 @@ class Sandbox:
         await self.backend.query("RELEASE SAVEPOINT s; SAVEPOINT s")
         self._kept_applied = dict(self._applied)
 
-    async def undo(self, savepoint: str = "s") -> None:
+    async def undo(self, session: Session, savepoint: str = "s") -> None:
         """Roll back to a savepoint; parameters that were set since are gone too."""
         await self.backend.query(f"ROLLBACK TO SAVEPOINT {savepoint}")
         self._levels[-1].has_drawn = True
         if savepoint == "s":
             self._applied = dict(self._kept_applied)
+        await self._note_rollback(session)
+
+    async def undo_to(self, session: Session, savepoint: Savepoint) -> None:
+        """Roll back to a savepoint of the application."""
+        await self.backend.query(f"ROLLBACK TO SAVEPOINT {savepoint.identifier}")
+        self._levels[-1].has_drawn = True
+        self._applied = dict(savepoint.applied or {})
+        await self._note_rollback(session)
+
+    def set_savepoints(self, savepoints: Iterable[Savepoint]) -> list[bytes]:
+        """Return the queries that set the savepoints that are not set yet."""
+        queries: list[bytes] = []
+        for savepoint in savepoints:
+            if savepoint.applied is None:
+                savepoint.applied = dict(self._applied)
+                queries.append(query(f"SAVEPOINT {savepoint.identifier}"))
+        return queries
 
     def forget_checks(self) -> None:
         """Note that constraints may have come or gone."""
         self._checks = None
+
+    async def note_temporary(self, session: Session, words: str = "") -> None:
+        """Read which temporary tables there are; new ones are the session's."""
+        self.temporary.learn(await self.backend.query(TABLES), session, words)
+        session.has_temporary = session.has_temporary or bool(self.temporary)
+
+    async def _note_rollback(self, session: Session) -> None:
+        if self.temporary or session.has_temporary:
+            await self.note_temporary(session)
 
     def refuse(self, refusal: Refusal) -> None:
         """Remember a refusal, for an application may pass over the error."""
@@ -159,9 +207,7 @@ class Sandbox:
 
     async def open_aside(self) -> Backend:
         """Open a real connection for the advisory locks of one logical connection."""
-        backend = await Backend.open(**self._connect_arguments)
-        await backend.query(f"SET lock_timeout = {self.gate.wait * 1000:.0f}")
-        return backend
+        return await Backend.open(**self._connect_arguments)
 
     def lock_rows(self, session: Session) -> None:
         """Let one connection take advisory locks by the rows of a table. Raises Refusal for more.
@@ -209,6 +255,18 @@ class Sandbox:
         for level in self._levels[first:]:
             level.sequences = sequences
 
+    async def _reopen(self) -> None:
+        """Go on after PostgreSQL has ended the connection, which has rolled all back."""
+        for connection in list(self.connections.values()):
+            await connection.leave_level()
+            connection.lose()
+        self.backend = await Backend.open(**self._connect_arguments)
+        self.gate.owner = None
+        self.temporary = TemporaryTables()
+        self._levels.clear()
+        self._startup, self._applied, self._kept_applied = {}, {}, {}
+        self._checks = None
+
     async def _end_statements(self) -> None:
         lost = Refusal("The test has ended while this statement waited for its turn")
         for connection in self.connections.values():
@@ -218,7 +276,7 @@ class Sandbox:
         await self.gate.free()
         for connection in self.connections.values():
             await connection.leave_level()
-        self._row_locker = None
+        self._row_locker = self.drawer = None
         if self.gate.owner is not None:
             self._levels[-1].has_drawn = True
             self.gate.owner = None
@@ -239,18 +297,19 @@ class Sandbox:
             level = f"level_{count}"
             sql = f"ROLLBACK TO SAVEPOINT {level}; RELEASE SAVEPOINT {level}; SAVEPOINT s"
         if is_used:
-            sql += f"; {_reset_sequences(sequences)}"
+            sql += f"; {reset_sequences(sequences)}"
         await self.backend.query(sql)
+        await self._note_rollback(Session(0))
 
     async def _read_checks(self) -> str:
         """Return the SQL that checks what PostgreSQL checks at a COMMIT."""
-        rows = await self.backend.query(_DEFERRABLE)
+        rows = await self.backend.query(DEFERRABLE)
         deferred = ", ".join(str(name) for name, is_deferred in rows if is_deferred == "t")
         checks = "SET CONSTRAINTS ALL IMMEDIATE; " if rows else ""
         return checks + (f"SET CONSTRAINTS {deferred} DEFERRED; " if deferred else "")
 
     async def _read_sequences(self) -> dict[str, str]:
-        rows = await self.backend.query(_SEQUENCES)
+        rows = await self.backend.query(SEQUENCES)
         return {str(oid): str(value) for oid, value in rows}
 
 
@@ -261,35 +320,3 @@ def _common(levels: Sequence[_Level], wanted: Sequence[str]) -> list[_Level]:
             break
         kept.append(level)
     return kept
-
-
-def _reset_sequences(values: dict[str, str]) -> str:
-    known = ", ".join(f"({oid}::oid, {value}::bigint)" for oid, value in values.items())
-    return (
-        "SELECT setval(s.seqrelid, coalesce(b.value, s.seqstart), b.value IS NOT NULL) "
-        f"FROM pg_sequence s LEFT JOIN (VALUES {known or '(0::oid, 0::bigint)'}) "
-        "b(oid, value) "
-        "ON b.oid = s.seqrelid "
-        "WHERE pg_sequence_last_value(s.seqrelid) IS DISTINCT FROM b.value"
-    )
-
-
-# What the functions of PostgreSQL itself change, or hold until the end of the transaction.
-_WRITING_FUNCTIONS = {
-    "NEXTVAL", "SETVAL", "LO_CREAT", "LO_CREATE", "LO_UNLINK", "LO_PUT", "LO_FROM_BYTEA",
-    "LO_IMPORT", "LOWRITE", "LO_TRUNCATE", "PG_CURRENT_XACT_ID", "TXID_CURRENT",
-}  # fmt: skip
-
-_VOLATILE = (
-    "SELECT DISTINCT upper(proname) FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace "
-    "WHERE provolatile = 'v' AND nspname NOT IN ('pg_catalog', 'information_schema') "
-    "AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = p.oid AND d.deptype = 'e')"
-)
-_DEFERRABLE = (
-    "SELECT format('%I.%I', nspname, conname), bool_or(condeferred) FROM pg_constraint "
-    "JOIN pg_namespace n ON n.oid = connamespace WHERE condeferrable GROUP BY 1"
-)
-_SEQUENCES = (
-    "SELECT seqrelid, pg_sequence_last_value(seqrelid) FROM pg_sequence "
-    "WHERE pg_sequence_last_value(seqrelid) IS NOT NULL"
-)

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,26 +13,80 @@ from stillroom.testing.statements import Statement
 
 
 @dataclass
+class Savepoint:
+    """What a ROLLBACK TO goes back to.
+
+    It is set on the physical connection when its session has something to lose: one that only reads
+    holds nobody up.
+    """
+
+    name: str
+    parameters: Parameters
+    is_read_only: bool
+    applied: Values | None = None
+    """The parameters of the physical connection when it was set there."""
+    is_aside: bool = False
+    """It is set on the connection for advisory locks."""
+
+    @property
+    def identifier(self) -> str:
+        """Return its name as SQL, other than the sandbox's own savepoints."""
+        return '"app ' + self.name.replace('"', '""') + '"'
+
+
+@dataclass
 class Transaction:
     """What a BEGIN began; `earlier` are the parameters that a rollback brings back."""
 
     earlier: Parameters
     is_read_only: bool
     isolation: str
-    """As PostgreSQL shows it; empty for the one of the database."""
+    began: float = field(default_factory=time.monotonic)
     commits: int | None = None  # of the sandbox, when the first statement ran
+    has_queried: bool = False
     has_failed: bool = False
     is_lost: bool = False
     refusal: str = ""
-    """Why no statement may work in it; BEGIN itself must not fail, for a driver would not know."""
-    savepoints: list[tuple[str, Parameters]] = field(default_factory=list[tuple[str, Parameters]])
+    """Why no statement may run in it; BEGIN itself must not fail, for a driver would not know."""
+    savepoints: list[Savepoint] = field(default_factory=list[Savepoint])
+
+    @property
+    def words(self) -> str:
+        """Return the modes in the words of a BEGIN."""
+        access = "READ ONLY" if self.is_read_only else "READ WRITE"
+        return f"ISOLATION LEVEL {self.isolation.upper()} {access}"
+
+    def set_read_only(self, is_read_only: bool) -> None:
+        """Change the mode. Raises SandboxError for a change that comes too late."""
+        if self.is_read_only and not is_read_only:
+            if self.savepoints and self.savepoints[-1].is_read_only:
+                raise SandboxError(
+                    "25001", "cannot set transaction read-write mode inside a read-only transaction"
+                )
+            if self.has_queried:
+                raise SandboxError(
+                    "25001", "transaction read-write mode must be set before any query"
+                )
+        self.is_read_only = is_read_only
+
+    def set_isolation(self, isolation: str) -> None:
+        """Change the isolation. Raises SandboxError for a change that comes too late."""
+        self.refusal = _SERIALIZABLE if isolation == "serializable" else ""
+        if isolation == self.isolation:
+            return
+        if self.has_queried or self.savepoints:
+            when = "in a subtransaction" if self.savepoints else "after any query"
+            raise SandboxError(
+                "25001", f"SET TRANSACTION ISOLATION LEVEL must not be called {when}"
+            )
+        self.isolation = isolation
 
     def note(self, words: str) -> None:
         """Take the modes that BEGIN or SET TRANSACTION names."""
         if "READ ONLY" in words or "READ WRITE" in words:
-            self.is_read_only = "READ ONLY" in words
-        if found := _ISOLATION.search(words):
-            self.isolation = found[1].lower()
+            self.set_read_only("READ ONLY" in words)
+        if found := re.search(r"ISOLATION LEVEL (READ \w+|REPEATABLE READ|SERIALIZABLE)", words):
+            self.set_isolation(found[1].lower())
 
 
 @dataclass(eq=False)
@@ -46,7 +101,13 @@ class Session:
     statement: str = ""
     """What runs or waits, shortened."""
     never_waits: bool = False
+    is_ending: bool = False
+    """Its connection is being closed: what it holds will be free without anybody's doing."""
     last_write: str = ""
+    has_drawn: bool = False
+    """It has written, and so may have drawn a number of a sequence."""
+    has_temporary: bool = False
+    """There have been temporary tables, which a rollback may bring back."""
     xid: str = ""
     """The id of the transaction in the eyes of the application; empty until it has written."""
 
@@ -62,24 +123,36 @@ class Session:
         """Say whether what runs next must not write."""
         if self.transaction is not None:
             return self.transaction.is_read_only
-        return _is_on(self.parameters.effective().get("default_transaction_read_only"))
+        return is_on(self.parameters.effective().get("default_transaction_read_only"))
 
     @property
     def isolation(self) -> str:
-        """Return the isolation level as PostgreSQL shows it; empty for the one of the database."""
+        """Return the isolation of what runs next."""
         if self.transaction is not None:
             return self.transaction.isolation
-        return self.parameters.effective().get("default_transaction_isolation", "").lower()
+        default = self.parameters.effective().get("default_transaction_isolation", "")
+        return default.lower() or "read committed"
 
     def begin(self, words: str) -> None:
-        """Begin a transaction; PostgreSQL only warns where there is one."""
+        """Begin a transaction; where there is one PostgreSQL warns, and takes the modes."""
         if self.transaction is not None:
+            self.refuse_where_failed()
+            self.transaction.note(words)
             return
         self.xid = ""
-        self.transaction = Transaction(self.parameters.copy(), self.is_read_only, self.isolation)
-        if self.transaction.isolation == "serializable":
-            self.transaction.refusal = "The session's transactions are SERIALIZABLE"
-        self.transaction.note(words)
+        transaction = Transaction(self.parameters.copy(), self.is_read_only, self.isolation)
+        transaction.set_isolation(self.isolation)
+        transaction.note(words)
+        self.transaction = transaction
+
+    def set_mode(self, name: str, value: str) -> None:
+        """Change a mode of the transaction by the name of its parameter."""
+        if self.transaction is None:
+            return
+        if name == "transaction_read_only":
+            self.transaction.set_read_only(is_on(value))
+        else:
+            self.transaction.set_isolation(value.lower())
 
     def note(self, statements: Iterable[Statement]) -> None:
         """Remember what is about to run, for the messages of those who wait for it."""
@@ -131,14 +204,16 @@ class Session:
                 "connection has committed since it began: the sandbox has no older snapshot"
             )
 
-    def wanted(self, statements: Iterable[Statement]) -> Values:
-        """Return the parameters that the statements have to run under."""
+    def wanted(self, mirrors: set[str]) -> Values:
+        """Return the parameters to run under, with what the session has to be told of itself."""
         wanted = self.parameters.effective()
-        for statement in statements:
-            if statement.sees_transaction_id:
-                wanted["stillroom.xid"] = self.xid
-            if statement.sees_isolation and self.isolation:
-                wanted["stillroom.isolation"] = self.isolation
+        told = {
+            "xid": self.xid,
+            "transaction_isolation": self.isolation,
+            "transaction_read_only": "on" if self.is_read_only else "off",
+        }
+        for name in mirrors:
+            wanted[f"stillroom.{name}"] = told.get(name, wanted.get(name, "0"))
         return wanted
 
 
@@ -156,14 +231,13 @@ def identifier(sql: str) -> str:
     return found[1].replace('""', '"') if found[1] else found[2].lower()
 
 
-def savepoint(name: str) -> str:
-    """Return what a savepoint of the application is called on the physical connection."""
-    return '"app ' + name.replace('"', '""') + '"'
-
-
-def _is_on(value: str | None) -> bool:
+def is_on(value: str | None) -> bool:
+    """Say whether a parameter's value is a true one."""
     return (value or "").lower() in ("on", "true", "1", "yes", "t")
 
 
-_ISOLATION = re.compile(r"ISOLATION LEVEL (READ (?:UN)?COMMITTED|REPEATABLE READ|SERIALIZABLE)")
+_SERIALIZABLE = (
+    "The transaction would be SERIALIZABLE: all connections share one transaction, so conflicts of "
+    "SERIALIZABLE are never found"
+)
 _ABORTED = "current transaction is aborted, commands ignored until end of transaction block"

@@ -60,25 +60,20 @@ class Statement:
         return " SKIP LOCKED" in self.words or " NOWAIT" in self.words
 
     @property
-    def sees_transaction_id(self) -> bool:
-        """Say whether it asks if its transaction has written."""
-        return bool(self.functions & {"PG_CURRENT_XACT_ID_IF_ASSIGNED", "TXID_CURRENT_IF_ASSIGNED"})
-
-    @property
-    def sees_isolation(self) -> bool:
-        """Say whether it asks for the isolation level of its transaction."""
-        is_asked = self.words.startswith("SHOW TRANSACTION") or "CURRENT_SETTING" in self.functions
-        return is_asked and _SHOWS_ISOLATION.search(self.text) is not None
-
-    @property
     def changes_schema(self) -> bool:
         """Say whether constraints may come or go by it."""
         return self.words.startswith(("CREATE ", "ALTER ", "DROP ", "DO ", "CALL "))
 
     @property
-    def keeps_cursor(self) -> bool:
-        """Say whether it opens a cursor that outlives it."""
-        return self.words.startswith("DECLARE ")
+    def needs_transaction(self) -> bool:
+        """Say whether it is an error by itself, as what it does would end with it."""
+        declares = self.words.startswith("DECLARE ") and "WITH HOLD" not in self.words
+        return declares or self.words.startswith("LOCK ")
+
+    @property
+    def is_query(self) -> bool:
+        """Say whether it takes a snapshot, after which a transaction's modes are fixed."""
+        return not self.words.startswith(("SET ", "SHOW ", "RESET "))
 
 
 @lru_cache(maxsize=4096)
@@ -87,43 +82,6 @@ def read_statements(sql: str) -> tuple[Statement, ...]:
     found = [_statement(text, words) for text, words in _split(sql)]
     return tuple(statement for statement in found if statement.kind is not Kind.EMPTY)
 
-
-def emulate_transaction_id(sql: str) -> str:
-    """Return the text with the id of the transaction taken from the parameter `stillroom.xid`.
-
-    All connections of a sandbox share one transaction of PostgreSQL; whether the own one has
-    written is known to the sandbox alone.
-    """
-    return _XID.sub(
-        lambda found: (
-            "nullif(current_setting('stillroom.xid', true), '')::"
-            f"{'xid8' if found[1].lower().startswith('pg') else 'int8'}"
-        ),
-        sql,
-    )
-
-
-def emulate_isolation(sql: str) -> str:
-    """Return the text with the isolation level taken from the parameter `stillroom.isolation`."""
-    level = (
-        "coalesce(nullif(current_setting('stillroom.isolation', true), ''), "
-        "current_setting('transaction_isolation'))"
-    )
-    return _SHOWS_ISOLATION.sub(
-        lambda found: f"SELECT {level} AS transaction_isolation" if found["show"] else level, sql
-    )
-
-
-_XID = re.compile(
-    r"(?:pg_catalog\.)?\b(pg_current_xact_id_if_assigned|txid_current_if_assigned)\s*\(\s*\)",
-    re.IGNORECASE,
-)
-
-_SHOWS_ISOLATION = re.compile(
-    r"^\s*(?P<show>SHOW)\s+(?:TRANSACTION\s+ISOLATION\s+LEVEL|transaction_isolation)\b"
-    r"|(?:pg_catalog\.)?\bcurrent_setting\s*\(\s*'transaction_isolation'\s*\)",
-    re.IGNORECASE,
-)
 
 _TOKEN = re.compile(
     r"""
@@ -218,16 +176,17 @@ _OF_THE_SERVER = {
 }  # fmt: skip
 
 _CONTROL = re.compile(
-    r"(BEGIN|START TRANSACTION|COMMIT|END|ROLLBACK|ABORT|SAVEPOINT|RELEASE|SET (LOCAL )?TRANSACTION"
-    r"|PREPARE TRANSACTION)\b"
+    r"(BEGIN|START TRANSACTION|COMMIT|END|ROLLBACK|ABORT|SAVEPOINT|RELEASE|PREPARE TRANSACTION"
+    r"|SET ((LOCAL|SESSION) )?TRANSACTION(_READ_ONLY|_ISOLATION)?"
+    r"|CLOSE ALL|DEALLOCATE (PREPARE )?ALL|DISCARD)\b"
 )
 _READ = re.compile(
     r"(\( )*(SELECT|VALUES|TABLE|SHOW|EXPLAIN|WITH|FETCH|MOVE|CLOSE|DECLARE|COPY|SET|RESET|DISCARD"
     r"|PREPARE|DEALLOCATE|UNLISTEN)\b"
 )
 _WRITES_WITHIN = re.compile(
-    r"\b(INSERT|UPDATE|DELETE|MERGE|INTO|FOR (NO KEY )?UPDATE|FOR (KEY )?SHARE|DISCARD (ALL|TEMP)"
-    r"|^PREPARE|^SET CONSTRAINTS)\b"
+    r"\b(INSERT|UPDATE|DELETE|MERGE|INTO|FOR (NO KEY )?UPDATE|FOR (KEY )?SHARE"
+    r"|^PREPARE|^SET CONSTRAINTS|^DECLARE .*WITH HOLD)\b"
     r"|^COPY .* FROM\b(?!.* TO\b)"
 )
 
@@ -235,7 +194,7 @@ _WRITES_WITHIN = re.compile(
 def _refusal(words: str, functions: frozenset[str]) -> str:
     if "PG_NOTIFY" in functions:
         return _REFUSED[0][1]
-    if "PG_TERMINATE_BACKEND" in functions:
+    if functions & {"PG_TERMINATE_BACKEND", "PG_CANCEL_BACKEND"}:
         return "it may end the one connection that all connections of the test share"
     return next((why for pattern, why in _REFUSED if pattern.match(words)), "")
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from stillroom.testing.backend import BackendError
 from stillroom.testing.execution import Execution, ignore
 from stillroom.testing.refusal import Refusal, SandboxError
-from stillroom.testing.session import Session, Transaction, identifier, savepoint, short
+from stillroom.testing.session import Savepoint, Session, Transaction, identifier, short
 from stillroom.testing.statements import Statement
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ class Transactions:
 
     async def control(self, statement: Statement) -> str:
         """Run a statement; return the command's tag."""
-        words, session = statement.words, self._session
+        words, session, transaction = statement.words, self._session, self._session.transaction
         session.statement = short(statement.text)
         refusal = f"{session.statement!r}: {statement.refusal}" if statement.refusal else ""
         if re.match(r"BEGIN|START", words):
@@ -34,12 +34,32 @@ class Transactions:
         if refusal:
             raise Refusal(refusal)
         if words.startswith("SET"):
-            if session.transaction is not None:
-                session.transaction.note(words)
+            self._set_mode(statement)
             return "SET"
+        if words.startswith(("CLOSE", "DEALLOCATE", "DISCARD")):
+            session.refuse_where_failed()
+            await self._execution.discard(words)
+            return {"CLOSE": "CLOSE CURSOR ALL", "DEALLOCATE": "DEALLOCATE ALL"}.get(
+                words.partition(" ")[0], words
+            )
         if re.match(r"ROLLBACK( WORK| TRANSACTION)? TO\b|SAVEPOINT|RELEASE", words):
             return await self._savepoint(words, statement.text)
-        return await self._finish(is_commit=bool(re.match(r"COMMIT|END", words)))
+        if "AND CHAIN" in words and transaction is None:
+            what = words.partition(" ")[0]
+            raise SandboxError("25P01", f"{what} AND CHAIN can only be used in transaction blocks")
+        tag = await self._finish(is_commit=bool(re.match(r"COMMIT|END", words)))
+        if "AND CHAIN" in words and transaction is not None:
+            session.begin(transaction.words)
+        return tag
+
+    def _set_mode(self, statement: Statement) -> None:
+        session = self._session
+        session.refuse_where_failed()
+        if found := _MODE.search(statement.text):
+            session.set_mode(found["name"].lower(), found["value"])
+            session.refuse_where_failed()
+        elif session.transaction is not None:
+            session.transaction.note(statement.words)
 
     async def _savepoint(self, words: str, sql: str) -> str:
         session, transaction = self._session, self._session.transaction
@@ -50,38 +70,35 @@ class Transactions:
         if transaction.is_lost:
             session.refuse_where_failed()
         name = identifier(sql)
-        if words.startswith("SAVEPOINT"):
+        if not words.startswith("ROLLBACK"):
             session.refuse_where_failed()
-            await self._run(f"SAVEPOINT {savepoint(name)}")
-            transaction.savepoints.append((name, session.parameters.copy()))
+        if words.startswith("SAVEPOINT"):
+            transaction.savepoints.append(
+                Savepoint(name, session.parameters.copy(), transaction.is_read_only)
+            )
             return "SAVEPOINT"
-        names = [known for known, _ in transaction.savepoints]
+        names = [savepoint.name for savepoint in transaction.savepoints]
         if name not in names:
             transaction.has_failed = True
             raise SandboxError("3B001", f'savepoint "{name}" does not exist')
         index = len(names) - 1 - names[::-1].index(name)
+        savepoint = transaction.savepoints[index]
         if words.startswith("RELEASE"):
-            session.refuse_where_failed()
-            await self._run(f"RELEASE SAVEPOINT {savepoint(name)}")
+            if savepoint.applied is not None:
+                async with self._sandbox.gate.turn(session):
+                    await self._sandbox.backend.query(f"RELEASE SAVEPOINT {savepoint.identifier}")
             del transaction.savepoints[index:]
+            transaction.is_read_only = savepoint.is_read_only
             return "RELEASE"
-        await self._run(f"ROLLBACK TO SAVEPOINT {savepoint(name)}")
-        session.parameters.restore(transaction.savepoints[index][1])
-        self._sandbox.assume(session.parameters.effective())
+        if savepoint.applied is not None:
+            async with self._sandbox.gate.turn(session):
+                await self._sandbox.undo_to(session, savepoint)
+        await self._execution.locks.roll_back_to(savepoint)
+        session.parameters.restore(savepoint.parameters)
+        transaction.is_read_only = savepoint.is_read_only
         del transaction.savepoints[index + 1 :]
         transaction.has_failed = False
         return "ROLLBACK"
-
-    async def _run(self, sql: str) -> None:
-        """Run a statement on savepoints, which makes the session the owner."""
-        sandbox, session = self._sandbox, self._session
-        async with sandbox.gate.turn(session):
-            await sandbox.prepare(session.parameters.startup)
-            sandbox.gate.own(session)
-            switch = sandbox.switch(session.parameters.effective())
-            if switch and not sql.startswith("ROLLBACK"):
-                await sandbox.backend.send(switch, ignore).done
-            await sandbox.backend.query(sql)
 
     async def _finish(self, *, is_commit: bool) -> str:
         session, transaction = self._session, self._session.transaction
@@ -104,12 +121,18 @@ class Transactions:
             if execution.prepared.open_portals:
                 await sandbox.backend.send(execution.prepared.close_portals(), ignore).done
             if sandbox.gate.owner is session and commits:
-                await sandbox.commit(session, execution.temporary.at_commit())
+                await sandbox.commit(session)
             elif sandbox.gate.owner is session:
-                await sandbox.undo()
+                await sandbox.undo(session)
         except BackendError:
             session.parameters.restore(transaction.earlier)
             raise
         finally:
-            execution.temporary.clear()
             sandbox.gate.release(session)
+
+
+_MODE = re.compile(
+    r"^\s*SET\s+(?:LOCAL\s+|SESSION\s+)?(?P<name>transaction_read_only|transaction_isolation)"
+    r"\s*(?:=|\sTO\s)\s*'?(?P<value>\w+(?: \w+)?)'?\s*$",
+    re.IGNORECASE,
+)
