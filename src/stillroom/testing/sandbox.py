@@ -4,11 +4,12 @@ One physical connection lives in a thread of its own. What the application takes
 are logical ones (`connection.py`), whose COMMIT releases a savepoint.
 """
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from stillroom.testing.backend import Backend, BackendError
+from stillroom.testing.backend import Answer, Backend, BackendError
 from stillroom.testing.catalog import (
     DEFERRABLE,
     SEQUENCES,
@@ -35,6 +36,9 @@ class _Level:
     applied: Values
     checks: str | None
     sequences: dict[str, str] = field(default_factory=dict[str, str])
+    """The last numbers of all sequences when it was entered."""
+    within: dict[str, str] | None = None
+    """The last numbers that a level within it begins with; None when they have to be read."""
     has_writes: bool = False
     has_drawn: bool = False  # from a sequence, which no rollback gives back
 
@@ -60,7 +64,9 @@ class Sandbox:
         self._cost = cost or Cost()
         self._connect_arguments = connect_arguments
         self._wanted: tuple[str, ...] = ("run",)
+        self._bare = _Level("", {}, None)  # the database without a transaction
         self._levels: list[_Level] = []
+        self._left: asyncio.Future[Answer] | None = None  # the answer to the last rollback
         self._startup: Values = {}
         self._applied: Values = {}
         self._kept_applied: Values = {}
@@ -80,6 +86,8 @@ class Sandbox:
         for connection in list(self.connections.values()):
             await connection.leave_level()
             connection.lose()
+        if not self.backend.ended.done():
+            await self._end_leaving()
         await self.backend.close()
 
     def accept(self, wire: Wire) -> LogicalConnection:
@@ -96,6 +104,7 @@ class Sandbox:
             await self._reopen()
         kept = _common(self._levels, self._wanted)
         if len(kept) < len(self._levels):
+            await self._end_leaving()
             await self._end_statements()
             await self._leave(len(kept))
 
@@ -112,6 +121,7 @@ class Sandbox:
         await self._end_statements()
         await self.backend.query("ROLLBACK TO SAVEPOINT s; COMMIT" if self._levels else "")
         self._levels.clear()
+        self._bare.within = None
 
     async def prepare(self, startup: Values) -> None:
         """Enter the levels that are wanted; called with the turn."""
@@ -157,6 +167,7 @@ class Sandbox:
             self.forget_checks()
         self.commits += 1
         self._levels[-1].has_writes = True
+        self._levels[-1].within = None
         self._kept_applied = dict(self._applied)
 
     async def seal(self) -> None:
@@ -167,7 +178,7 @@ class Sandbox:
     async def undo(self, session: Session, savepoint: str = "s") -> None:
         """Roll back to a savepoint; parameters that were set since are gone too."""
         await self.backend.query(f"ROLLBACK TO SAVEPOINT {savepoint}")
-        self._levels[-1].has_drawn = True
+        self._note_drawing()
         if savepoint == "s":
             self._applied = dict(self._kept_applied)
         await self._note_rollback(session)
@@ -175,7 +186,7 @@ class Sandbox:
     async def undo_to(self, session: Session, savepoint: Savepoint) -> None:
         """Roll back to a savepoint of the application."""
         await self.backend.query(f"ROLLBACK TO SAVEPOINT {savepoint.identifier}")
-        self._levels[-1].has_drawn = True
+        self._note_drawing()
         self._applied = dict(savepoint.applied or {})
         await self._note_rollback(session)
 
@@ -226,6 +237,7 @@ class Sandbox:
         self.connections.pop(connection.session.number, None)
 
     async def _enter(self, startup: Values) -> None:
+        await self._end_leaving()
         sql: list[str] = []
         if not self._levels:
             if startup != self._startup:
@@ -247,25 +259,25 @@ class Sandbox:
         sql.append("SAVEPOINT s")
         self._kept_applied = dict(self._applied)
         await self.backend.query("; ".join(filter(None, sql)))
-        base = self._levels[first - 1] if first else None
-        if base is None or base.has_writes:
-            sequences = await self._read_sequences()
-        else:
-            sequences = base.sequences
+        base = self._levels[first - 1] if first else self._bare
+        if base.within is None:
+            base.within = await self._read_sequences()
         for level in self._levels[first:]:
-            level.sequences = sequences
+            level.sequences = level.within = base.within
 
     async def _reopen(self) -> None:
         """Go on after PostgreSQL has ended the connection, which has rolled all back."""
         for connection in list(self.connections.values()):
             await connection.leave_level()
             connection.lose()
+        if self._left is not None:
+            await asyncio.wait([self._left])  # it has ended too, and what it says is known
         self.backend = await Backend.open(**self._connect_arguments)
         self.gate.owner = None
         self.temporary = TemporaryTables()
         self._levels.clear()
         self._startup, self._applied, self._kept_applied = {}, {}, {}
-        self._checks = None
+        self._checks = self._bare.within = self._left = None
 
     async def _end_statements(self) -> None:
         lost = Refusal("The test has ended while this statement waited for its turn")
@@ -278,7 +290,7 @@ class Sandbox:
             await connection.leave_level()
         self._row_locker = self.drawer = None
         if self.gate.owner is not None:
-            self._levels[-1].has_drawn = True
+            self._note_drawing()
             self.gate.owner = None
 
     async def _leave(self, count: int) -> None:
@@ -298,8 +310,20 @@ class Sandbox:
             sql = f"ROLLBACK TO SAVEPOINT {level}; RELEASE SAVEPOINT {level}; SAVEPOINT s"
         if is_used:
             sql += f"; {reset_sequences(sequences)}"
-        await self.backend.query(sql)
+        # Sent and not waited for: what comes next is sent behind it.
+        self._left = self.backend.send(query(sql)).done
         await self._note_rollback(Session(0))
+
+    async def _end_leaving(self) -> None:
+        """Raise what the last rollback has raised."""
+        left, self._left = self._left, None
+        if left is not None and (answer := await left).error is not None:
+            raise BackendError(answer.error)
+
+    def _note_drawing(self) -> None:
+        """Note that work was rolled back, which gives no number of a sequence back."""
+        self._levels[-1].has_drawn = True
+        self._levels[-1].within = None
 
     async def _read_checks(self) -> str:
         """Return the SQL that checks what PostgreSQL checks at a COMMIT."""
