@@ -116,7 +116,7 @@ class Gate:
                 "tell which rows are locked"
             )
         if owner.task is not None and owner.task is session.task:
-            raise Refusal(_DEADLOCK.format(**self._names(waiting, owner)))
+            raise Refusal(_DEADLOCK.format(**self._names(waiting, owner)), _FORGOTTEN)
 
     def _give_up_after(self, seconds: float, waiting: "_Waiting") -> None:
         waiting.timer = asyncio.get_running_loop().call_later(seconds, self._give_up, waiting)
@@ -154,10 +154,11 @@ class _Waiting:
 _DEADLOCK = (
     "Connection {waiter} runs {statement!r} while connection {owner} has uncommitted writes "
     "({write!r}), and the same task holds both: neither could ever go on. On PostgreSQL the "
-    "statement would not see those writes, or wait for them for ever. Was a commit() forgotten"
+    "statement would not see those writes, or wait for them for ever"
 )
 _TIMEOUT = (
     "Connection {waiter} has waited {seconds:g} s to run {statement!r}: connection {owner} has "
     "uncommitted writes ({write!r}) and neither commits nor rolls back. On PostgreSQL the "
-    "statement would not see those writes. Was a commit() forgotten"
+    "statement would not see those writes"
 )
+_FORGOTTEN = "Was a commit() forgotten? Commit first."

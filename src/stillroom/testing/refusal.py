@@ -20,8 +20,7 @@ class Refusal(SandboxError):  # noqa: N818  (the field says "to refuse a stateme
     Its SQLSTATE is of a class that PostgreSQL leaves to others.
     """
 
-    def __init__(self, reason: str) -> None:
-        """Take what happened, without a full stop."""
-        super().__init__(
-            "SR001", f"{reason}. Commit first; or give the test a database of its own: {MARKER}"
-        )
+    def __init__(self, reason: str, cure: str = "") -> None:
+        """Take what happened, without a full stop, and what may help beside the marker."""
+        marker = f"{'Or give' if cure else 'Give'} the test a database of its own: {MARKER}"
+        super().__init__("SR001", " ".join(filter(None, [f"{reason}.", cure, marker])))

@@ -187,7 +187,8 @@ class Session:
         if transaction.is_lost:
             raise Refusal(
                 "This transaction was begun in a test that has ended; its work was rolled back "
-                "with the test. Close sessions before the test ends"
+                "with the test",
+                "Close sessions, and await tasks, before their test ends.",
             )
         raise SandboxError("25P02", _ABORTED)
 
