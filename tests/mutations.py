@@ -576,7 +576,7 @@ MUTATIONS = [
         "pytest_plugin.py",
         '    if refusals and "stillroom_refusals" not in',
         '    if False and "stillroom_refusals" not in',
-        "tests/test_pytest_plugin.py",
+        "tests/plugin/test_plugin.py",
     ),
 ]
 

@@ -10,7 +10,8 @@ SETTINGS = """
 [pytest]
 stillroom = true
 stillroom_metadata = models:Base.metadata
-stillroom_app = application:app
+stillroom_app = {app}
+stillroom_manager = {manager}
 asyncio_mode = {mode}
 filterwarnings = error
 """
@@ -81,13 +82,23 @@ class Project:
     """Where the plugin keeps what the next run may use."""
 
     def write(self, **files: str) -> None:
-        """Write files, each under its name and .py."""
+        """Write files, each under its name and .py; two underscores stand for a slash."""
         for name, text in files.items():
-            (self.folder / f"{name}.py").write_text(text)
+            path = self.folder / f"{name.replace('__', '/')}.py"
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text)
 
-    def set(self, mode: str = "strict", more: str = "") -> None:
+    def set(
+        self,
+        mode: str = "strict",
+        more: str = "",
+        *,
+        app: str = "application:app",
+        manager: str = "",
+    ) -> None:
         """Write the settings of pytest."""
-        (self.folder / "pytest.ini").write_text(SETTINGS.format(mode=mode) + more)
+        settings = SETTINGS.format(mode=mode, app=app, manager=manager)
+        (self.folder / "pytest.ini").write_text(settings + more)
 
     def command(self, *arguments: str) -> list[str]:
         """Return the command line of pytest; tests run in their order unless it says otherwise."""

@@ -141,7 +141,7 @@ def pytest_runtest_protocol(
         return (yield)
     item.config.stash[ITEM] = item
     run.queries.clear()
-    run.take_refusals()  # of a test that has failed by them
+    run.take_refusals()  # such as came after the end of another test
     if not _is_ours(item):
         run.leave_alone()
         return (yield)
@@ -170,12 +170,22 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
         return (yield)
     _stand_at(run, item)
     result = yield
-    refusals = run.take_refusals()
-    if refusals and "stillroom_refusals" not in getattr(item, "fixturenames", ()):
-        pytest.fail("\n".join(str(refusal) for refusal in refusals), pytrace=False)
+    _fail_by_refusals(run, item)
     limit = item.config.getoption("--stillroom-max-repeats")
     if limit is not None and (repeated := run.queries.repeated(limit)):
         pytest.fail(repeated, pytrace=False)
+    return result
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Do the same where the application does so when its fixtures end."""
+    run = item.config.stash.get(RUN, None)
+    if run is None or not _is_ours(item):
+        return (yield)
+    run.take_refusals()  # a test that has failed needs no second reason
+    result = yield
+    _fail_by_refusals(run, item)
     return result
 
 
@@ -304,6 +314,12 @@ def _isolation(item: pytest.Item) -> str:
 
 def _stand_at(run: "Run", node: Any) -> None:
     run.stand_at(_levels(node), _isolation(node) if isinstance(node, pytest.Item) else None)
+
+
+def _fail_by_refusals(run: "Run", item: pytest.Item) -> None:
+    refusals = run.take_refusals()
+    if refusals and "stillroom_refusals" not in getattr(item, "fixturenames", ()):
+        pytest.fail("\n".join(str(refusal) for refusal in refusals), pytrace=False)
 
 
 def _levels(node: Any) -> list[str]:

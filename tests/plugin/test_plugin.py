@@ -75,6 +75,8 @@ def test_what_a_module_has_seeded_is_there_in_each_test(seeded, time):
 """
 
 FORGETFUL = """
+import asyncio
+
 import pytest
 from models import Session, User
 from sqlalchemy import select
@@ -103,6 +105,27 @@ async def test_expected(stillroom_refusals):
     with pytest.raises(Exception):
         await read_beside_an_open_write()
     assert "Was a commit() forgotten" in str(stillroom_refusals()[0])
+
+
+def test_after_them():
+    pass
+
+
+@pytest.fixture
+def at_the_end():
+    yield
+    try:
+        asyncio.run(read_beside_an_open_write())
+    except Exception:
+        pass
+
+
+def test_swallowed_at_the_end(at_the_end):
+    pass
+
+
+def test_after_that():
+    pass
 """
 
 GREEDY = """
@@ -150,13 +173,16 @@ def test_the_same_suite_passes_on_clones(project: Project) -> None:
 
 
 def test_a_refusal_fails_its_test(project: Project) -> None:
-    """Also one that was passed over; who expects it asks for the fixture."""
+    """Also one that was passed over, in the test or at the end of a fixture; and no other test.
+
+    Who expects one asks for the fixture.
+    """
     project.write(test_project=FORGETFUL)
 
     outcome = project.run()
 
-    assert outcome.counts == "2 failed, 1 passed", outcome.output
-    assert outcome.output.count("Was a commit() forgotten") >= 2
+    assert outcome.counts == "2 failed, 4 passed, 1 error", outcome.output
+    assert outcome.output.count("Was a commit() forgotten") >= 3
 
 
 def test_a_budget_of_queries_names_the_n_plus_one(project: Project) -> None:

@@ -1,0 +1,1 @@
+"""The plugin, in whole projects that are tested with it."""
