@@ -85,7 +85,7 @@ class Project:
         """Write files, each under its name and .py; two underscores stand for a slash."""
         for name, text in files.items():
             path = self.folder / f"{name.replace('__', '/')}.py"
-            path.parent.mkdir(exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
 
     def set(

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from stillroom.errors import ConfigurationError
+
 if TYPE_CHECKING:
     from stillroom.testing.queries import QueryLog
     from stillroom.testing.run import Run
@@ -273,10 +275,16 @@ def _server(config: pytest.Config) -> "Server":
 
     if (told := getattr(config, "workerinput", {}).get("stillroom")) is not None:
         return GivenServer(*told)
-    if url := config.known_args_namespace.stillroom_url:
-        return GivenServer(url, "--stillroom-url")
-    if url := os.environ.get("STILLROOM_TEST_URL"):
-        return GivenServer(url, "STILLROOM_TEST_URL")
+    given = {
+        "--stillroom-url": config.known_args_namespace.stillroom_url,
+        "STILLROOM_TEST_URL": os.environ.get("STILLROOM_TEST_URL"),
+    }
+    for origin, url in given.items():
+        if url:
+            try:
+                return GivenServer(url, origin)
+            except ConfigurationError as error:
+                raise pytest.UsageError(str(error)) from error
     return PrivateServer(config.rootpath)
 
 

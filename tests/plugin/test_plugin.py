@@ -212,17 +212,3 @@ def test_the_marker_is_read_strictly(project: Project) -> None:
     project.write(test_project="import pytest\n\n@pytest.mark.stillroom\ndef test_one(): pass\n")
 
     assert 'write @pytest.mark.stillroom(isolation="clone")' in project.run().output
-
-
-def test_an_inactive_plugin_costs_nothing(project: Project) -> None:
-    """Without the setting neither SQLAlchemy nor the library's parts are imported."""
-    (project.folder / "pytest.ini").write_text("[pytest]\n")
-    project.write(
-        test_project="import sys\n\n\ndef test_one():\n"
-        "    assert not {'sqlalchemy', 'asyncpg', 'stillroom.testing'} & sys.modules.keys()\n"
-        "    assert 'stillroom.pytest_plugin' in sys.modules\n"
-    )
-
-    outcome = project.run()
-
-    assert outcome.counts == "1 passed", outcome.output

@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import asyncpg
 
+from stillroom.errors import ConfigurationError, DatabaseUnavailableError
 from stillroom.testing.drivers import own_connections
 from stillroom.testing.server import Server
 
@@ -23,6 +24,7 @@ class Databases:
     def __init__(self, server: Server) -> None:
         """Take the server; it is waited for when a database is first needed."""
         self.made: set[str] = set()
+        self.version = ""  # of the server; empty until one was connected to
         self._server = server
         self._number = secrets.randbits(31)
         self._count = 0
@@ -42,7 +44,7 @@ class Databases:
         name = f"stillroom_run_{self._number}_{self._count}"
         copying = "" if template is None else f" TEMPLATE {template}{await self._strategy()}"
         self.made.add(name)
-        await self.execute(f"CREATE DATABASE {name}{copying}")
+        await self._create(f"CREATE DATABASE {name}{copying}")
         return name
 
     async def drop(self, name: str) -> None:
@@ -68,7 +70,7 @@ class Databases:
             return False
         if found is not None:  # who built it was killed
             await self.drop(name)
-        await self.execute(f"CREATE DATABASE {name}")
+        await self._create(f"CREATE DATABASE {name}")
         return True
 
     async def end_template(self, name: str, *, is_whole: bool) -> None:
@@ -89,10 +91,6 @@ class Databases:
                 await self.drop(name)
         await self.execute("CHECKPOINT")
 
-    async def version(self) -> str:
-        """Return the version of the server."""
-        return str(await self.value("SELECT split_part(current_setting('server_version'), ' ', 1)"))
-
     async def execute(self, sql: str, *values: Any) -> None:
         """Run a statement beside the tests."""
         await self._run("execute", sql, *values)
@@ -105,6 +103,16 @@ class Databases:
         """Return the rows of a statement."""
         return list(await self._run("fetch", sql))
 
+    async def _create(self, sql: str) -> None:
+        try:
+            await self.execute(sql)
+        except asyncpg.InsufficientPrivilegeError as error:
+            msg = (
+                f"The role on the server of the tests ({self._server.origin}) may not create "
+                f"databases: {error}. A superuser allows it: ALTER ROLE its_name CREATEDB"
+            )
+            raise ConfigurationError(msg) from error
+
     async def _run(self, method: str, sql: str, *values: Any) -> Any:
         async with self._turn:
             if self._connection is None:
@@ -113,8 +121,16 @@ class Databases:
 
     async def _connect(self) -> None:
         url = await asyncio.to_thread(self._server.url)
-        with own_connections():
-            connection = await cast("Any", asyncpg).connect(url)
+        try:
+            with own_connections():
+                connection = await cast("Any", asyncpg).connect(url)
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            msg = (
+                f"The server of the tests ({self._server.origin}) takes no connection: "
+                f"{type(error).__name__}: {error}. Start it, or mend its URL"
+            )
+            raise DatabaseUnavailableError(msg) from error
+        self.version = connection.get_settings().server_version.split()[0]
         await connection.execute("SELECT pg_advisory_lock($1, $2)", _FAMILY, self._number)
         self._connection = connection
         for (name,) in await connection.fetch(_OF_RUNS):
@@ -133,5 +149,8 @@ class Databases:
         await self.execute("SELECT pg_advisory_unlock($1, hashtext($2))", -_FAMILY, name)
 
 
-_OF_RUNS = "SELECT datname FROM pg_database WHERE datname LIKE 'stillroom\\_run\\_%'"
+_OF_RUNS = (
+    "SELECT datname FROM pg_database WHERE datname LIKE 'stillroom\\_run\\_%' "
+    "AND pg_has_role(datdba, 'USAGE')"  # another role's are dropped by its own runs
+)
 _TEMPLATES = "SELECT datname FROM pg_database WHERE datname LIKE 'stillroom\\_template\\_%'"

@@ -71,7 +71,7 @@ class Run:
         account = self.account()
         for isolation in self._isolations.values():
             isolation.close()
-        is_kept = bool(account.new_template) and not account.left
+        is_kept = self.server.is_private and bool(account.new_template) and not account.left
         if is_kept:
             self._thread.call(self._databases.keep_only(account.new_template))
         self._thread.call(self._databases.close())
@@ -136,7 +136,7 @@ class Run:
             for name, isolation in self._isolations.items()
             if isolation.cost.tests
         }
-        version = self._thread.call(self._databases.version()) if costs else ""
+        version = self._databases.version if costs else ""
         account = Account(version, costs, self._template.built, dict(self._left))
         account.add(self.others)
         return account

@@ -17,6 +17,9 @@ from stillroom.url import parse_url
 class Server(Protocol):
     """A PostgreSQL server on which a run makes its databases."""
 
+    is_private: bool
+    """Whether all that is on it is this run's."""
+
     @property
     def origin(self) -> str:
         """Say in a few words where the server comes from."""
@@ -49,6 +52,8 @@ class Server(Protocol):
 
 class GivenServer:
     """A server that somebody else runs, and that other runs may use at the same time."""
+
+    is_private = False
 
     def __init__(self, url: str, origin: str) -> None:
         """Take the URL of a database that exists, by a role that may create others.
@@ -88,6 +93,8 @@ class GivenServer:
 
 class PrivateServer:
     """A server of this run's own, on a copy of what the last run of the project has kept."""
+
+    is_private = True
 
     def __init__(self, project: Path) -> None:
         """Take the root folder of the project."""

@@ -1,0 +1,110 @@
+"""The end of a run that is stopped or killed in the middle of a test."""
+
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.plugin import styles
+from tests.processes import MARK, eventually, mark, nothing_is_left
+from tests.projects import Project
+
+WAITING = """
+import asyncio
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+from checks import check
+from models import Session
+from sqlalchemy import make_url, text
+
+
+async def look():
+    await check()
+    async with Session() as session:
+        return await session.scalar(text("SELECT pg_backend_pid()"))
+
+
+@pytest.mark.parametrize(
+    "isolation",
+    [
+        pytest.param(name, marks=pytest.mark.stillroom(isolation=name))
+        for name in ("sandbox", "clone")
+    ],
+)
+def test_it_waits(stillroom_url, isolation):
+    data = os.readlink(f"/proc/{asyncio.run(look())}/cwd")
+    folders = [data, make_url(stillroom_url).query["host"]]
+    Path(f"{isolation}.part").write_text(json.dumps(folders))
+    Path(f"{isolation}.part").rename(f"{isolation}.json")
+    if isolation == os.environ["WAIT_IN"]:
+        time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("isolation", ["sandbox", "clone"])
+def test_ctrl_c_in_a_test(project: Project, isolation: str) -> None:
+    """The run ends as pytest does, and leaves no process and no folder."""
+    run, marked = _start(project, isolation)
+
+    os.killpg(run.pid, signal.SIGINT)
+    output = run.communicate(timeout=60)[0]
+
+    assert run.returncode == pytest.ExitCode.INTERRUPTED, output
+    assert "KeyboardInterrupt" in output
+    assert "Traceback" not in output, output
+    assert _nothing_is_left(project, isolation, marked)
+
+
+def test_ctrl_c_with_two_processes(project: Project) -> None:
+    """Also the processes of pytest-xdist end, and what they use."""
+    run, marked = _start(project, "sandbox", "-n", "2")
+
+    os.killpg(run.pid, signal.SIGINT)
+    output = run.communicate(timeout=60)[0]
+
+    assert run.returncode == pytest.ExitCode.INTERRUPTED, output
+    assert _nothing_is_left(project, "sandbox", marked)
+
+
+@pytest.mark.parametrize("options", [[], ["-n", "2"]], ids=["alone", "xdist"])
+def test_a_run_that_is_killed(project: Project, options: list[str]) -> None:
+    """Nothing of it is left within moments, though nobody could clean up."""
+    run, marked = _start(project, "sandbox", *options)
+
+    run.kill()
+    run.communicate(timeout=60)
+
+    assert _nothing_is_left(project, "sandbox", marked)
+
+
+def _start(project: Project, isolation: str, *options: str) -> "tuple[subprocess.Popen[str], str]":
+    """Start a run, and return in the middle of its test, with the mark of its processes."""
+    project.write(checks=styles.CHECKS, test_waiting=WAITING)
+    marked = mark()
+    run = subprocess.Popen(
+        project.command(*options),
+        cwd=project.folder,
+        env=project.environ(**{MARK: marked, "WAIT_IN": isolation}),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    there = project.folder / f"{isolation}.json"
+    eventually(lambda: there.exists() or run.poll() is not None, 60)
+    assert there.exists(), run.communicate()[0]
+    return run, marked
+
+
+def _nothing_is_left(project: Project, isolation: str, marked: str) -> bool:
+    data, socket = map(Path, json.loads((project.folder / f"{isolation}.json").read_text()))
+    assert data.name == "data"
+    assert nothing_is_left(marked, data.parent)
+    return eventually(lambda: not data.parent.exists() and not socket.exists(), 5)
