@@ -578,6 +578,48 @@ MUTATIONS = [
         '    if False and "stillroom_refusals" not in',
         "tests/plugin/test_plugin.py",
     ),
+    Mutation(
+        8,
+        "a refusal that was passed over when a fixture ended fails its test, and no other",
+        "pytest_plugin.py",
+        "    run.take_refusals()  # a test that has failed needs no second reason\n"
+        "    result = yield\n"
+        "    _fail_by_refusals(run, item)\n",
+        "    result = yield\n",
+        "tests/plugin/test_plugin.py",
+    ),
+    Mutation(
+        8,
+        "a run on a shared server drops no template of another project",
+        "testing/run.py",
+        "is_kept = self.server.is_private and bool(",
+        "is_kept = bool(",
+        "tests/plugin/test_servers.py",
+    ),
+    Mutation(
+        8,
+        "a run on a shared server leaves the databases of other roles alone",
+        "testing/databases.py",
+        """    "AND pg_has_role(datdba, 'USAGE')"  # another""",
+        """    ""  # another""",
+        "tests/plugin/test_servers.py",
+    ),
+    Mutation(
+        8,
+        "the databases of a run that was killed are dropped by the next one",
+        "testing/databases.py",
+        "if number != self._number:  # its run was killed",
+        "if number is None:",
+        "tests/plugin/test_servers.py",
+    ),
+    Mutation(
+        8,
+        "a test that has not asked for a database of the run has the one that its URL names",
+        "pytest_plugin.py",
+        "        run.leave_alone()\n",
+        "        pass\n",
+        "tests/plugin/test_activation.py",
+    ),
 ]
 
 

@@ -62,6 +62,40 @@ async def get_all(session=Depends(get_session)):
     return list(await session.scalars(select(User.email).order_by(User.id)))
 """
 
+SERVICE = """
+from fastapi import APIRouter, Depends, FastAPI
+from models import Base, User
+from sqlalchemy import select
+from stillroom.fastapi import SessionDependency, UnitOfWorkRoute, install, lifespan
+from stillroom.manager import DatabaseSessionManager
+
+sessionmanager = DatabaseSessionManager(Base.metadata)
+get_db = SessionDependency(sessionmanager)
+router = APIRouter(route_class=UnitOfWorkRoute)
+
+
+@router.post("/users/{email}")
+async def add(email: str, db=Depends(get_db)):
+    db.add(user := User(email=email))
+    await db.flush()
+    return user.id
+
+
+@router.get("/users")
+async def get_all(db=Depends(get_db)):
+    return list(await db.scalars(select(User.email).order_by(User.id)))
+
+
+def init_app():
+    url = "postgresql://production:secret@database.invalid/production"
+    server = FastAPI(lifespan=lifespan(sessionmanager, lambda: url))
+    install(server, sessionmanager)
+    server.include_router(router)
+    server.state.made = True
+    return server
+"""
+"""An application on the library, made by a factory."""
+
 
 @dataclass(frozen=True)
 class Outcome:

@@ -1,41 +1,6 @@
 """The fixtures of the plugin, each from a project that uses it."""
 
-from tests.projects import Project
-
-LIBRARY = """
-from contextlib import asynccontextmanager
-
-from fastapi import APIRouter, Depends, FastAPI
-from models import Base, User
-from sqlalchemy import select
-from stillroom.fastapi import SessionDependency, UnitOfWorkRoute, install, lifespan
-from stillroom.manager import DatabaseSessionManager
-
-sessionmanager = DatabaseSessionManager(Base.metadata)
-get_db = SessionDependency(sessionmanager)
-router = APIRouter(route_class=UnitOfWorkRoute)
-
-
-@router.post("/users/{email}")
-async def add(email: str, db=Depends(get_db)):
-    db.add(user := User(email=email))
-    await db.flush()
-    return user.id
-
-
-@router.get("/users")
-async def get_all(db=Depends(get_db)):
-    return list(await db.scalars(select(User.email).order_by(User.id)))
-
-
-def init_app():
-    url = "postgresql://production:secret@database.invalid/production"
-    server = FastAPI(lifespan=lifespan(sessionmanager, lambda: url))
-    install(server, sessionmanager)
-    server.include_router(router)
-    server.state.made = True
-    return server
-"""
+from tests.projects import SERVICE, Project
 
 ALL = """
 import asyncio
@@ -267,7 +232,7 @@ def test_client(client): pass
 def test_each_fixture_in_a_service_on_the_library(project: Project) -> None:
     """One application for the run, used by tests in many loops, and the manager it is built on."""
     project.set(app="application:init_app", manager="application:sessionmanager")
-    project.write(application=LIBRARY, test_all=ALL)
+    project.write(application=SERVICE, test_all=ALL)
 
     outcome = project.run()
 

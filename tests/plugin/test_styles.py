@@ -5,6 +5,24 @@ import pytest
 from tests.plugin import styles
 from tests.projects import Project
 
+DOCTESTS = '''
+"""A module whose examples use the database.
+
+>>> import asyncio
+>>> from checks import check
+>>> asyncio.run(check())
+"""
+
+
+def add():
+    """Add a user.
+
+    >>> import asyncio
+    >>> from checks import check
+    >>> asyncio.run(check())
+    """
+'''
+
 ALL = {
     "test_asyncio": styles.ASYNCIO,
     "test_policy": styles.POLICY,
@@ -12,9 +30,48 @@ ALL = {
     "uv__test_factory": styles.FACTORY,
     "test_anyio": styles.ANYIO,
     "test_synchronous": styles.SYNCHRONOUS,
-    "documented": styles.DOCTESTS,
+    "documented": DOCTESTS,
 }
 DOCTESTS_TOO = "addopts = --doctest-modules\n"
+AUTO = """
+import pytest
+from checks import add, check, module_engine
+
+
+@pytest.fixture(scope="module")
+async def seeded():
+    return await add(module_engine, "seed")
+
+
+@pytest.mark.parametrize("time", [1, 2])
+async def test_what_the_module_has_seeded_is_there(seeded, time):
+    assert seeded == 1
+    await check(before=1)
+
+
+class TestMethods:
+    async def test_with_a_fixture(self, seeded):
+        await check(before=1)
+"""
+
+SOME_FAIL = """
+import asyncio
+
+from checks import check
+
+
+def test_writes():
+    asyncio.run(check())
+
+
+def test_fails():
+    asyncio.run(check())
+    raise AssertionError
+
+
+def test_writes_too():
+    asyncio.run(check())
+"""
 COUNTS = "36 passed, 1 skipped, 1 xfailed"
 
 
@@ -58,7 +115,7 @@ def test_one_loop_for_all(project: Project) -> None:
     project.set("auto", DOCTESTS_TOO + scopes.format("test") + scopes.format("fixture"))
     chosen = ("test_asyncio", "test_synchronous", "documented")
     project.write(checks=styles.CHECKS, **{name: ALL[name] for name in chosen})
-    project.write(test_auto=styles.AUTO)
+    project.write(test_auto=AUTO)
 
     outcome = project.run("-p", "randomly", "--randomly-seed=3")
 
@@ -67,7 +124,7 @@ def test_one_loop_for_all(project: Project) -> None:
 
 def test_a_part_of_the_tests(project: Project) -> None:
     """-x, --lf, --stepwise and -k: whichever tests run, each begins with nothing."""
-    project.write(checks=styles.CHECKS, test_some=styles.SOME_FAIL)
+    project.write(checks=styles.CHECKS, test_some=SOME_FAIL)
 
     outcomes = {
         options: project.run(*options.split()).counts
