@@ -48,6 +48,12 @@ def anyio_backend():
     return "asyncio"
 
 
+def test_but_from_no_loop_that_is_not_of_asyncio(async_client):
+    request = async_client.get("/users")
+    with pytest.raises(RuntimeError, match="trio has none"):
+        request.send(None)  # as trio would
+
+
 @TWICE
 @pytest.mark.asyncio
 async def test_the_session_arranges_and_looks(session, async_client, time):
@@ -236,7 +242,7 @@ def test_each_fixture_in_a_service_on_the_library(project: Project) -> None:
 
     outcome = project.run()
 
-    assert outcome.counts == "20 passed", outcome.output
+    assert outcome.counts == "21 passed", outcome.output
 
 
 def test_the_application_is_replaced_by_one_fixture(project: Project) -> None:

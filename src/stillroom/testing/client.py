@@ -30,7 +30,16 @@ class _Transport(httpx2.AsyncBaseTransport):
         if portal is None:
             msg = "The application has ended: its client was left."
             raise RuntimeError(msg)
-        answer = portal.start_task_soon(self._handle, request, asyncio.current_task())
+        try:
+            task = asyncio.current_task()
+        except RuntimeError as error:
+            msg = (
+                "An asynchronous client was used outside an event loop of asyncio, which "
+                "SQLAlchemy and asyncpg need too: trio has none. With the plugin of anyio let the "
+                'fixture anyio_backend return "asyncio"'
+            )
+            raise RuntimeError(msg) from error
+        answer = portal.start_task_soon(self._handle, request, task)
         return await asyncio.wrap_future(answer)
 
     async def _handle(
