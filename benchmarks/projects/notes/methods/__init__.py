@@ -1,0 +1,1 @@
+"""The ways to keep tests apart, each a pytest plugin that gives the fixture `sessions`."""
