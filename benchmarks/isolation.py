@@ -1,4 +1,4 @@
-"""What does the isolation of one test cost?"""
+"""Measure what the isolation of one test costs."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -11,27 +11,31 @@ from pytest_runs import ASYNCIO, POSTGRESQL, PROJECTS, STILLROOM, Suite, Turns, 
 from report import Report, Row, Table
 from rounds import is_quick, shuffled
 from sqlalchemy import make_url
+
 from stillroom.postgres import Cluster, temporary_cluster, with_asyncpg
 
 SETTINGS = ("-o", "stillroom=true", "-o", "stillroom_metadata=models:Base.metadata")
 TURN, NOT_COUNTED = 12, 4
 
 METHOD = f"""\
-The real thing under pytest: the tests of projects/notes are all alike, each commits one row in an async session and
-reads it in another. For each method a process of pytest runs, all of them at the same time, but one after the other
-for a turn of {TURN} tests: a turn of tests without isolation, then a turn of a method, and so on, in an order that
-changes. So what else the machine does meets all of them. A test lasts from the start of its protocol to that
-of the next one: all that is done around it counts. The first {NOT_COUNTED} tests of a turn do not count, for a method may
-prepare something while others have their turn. A figure is the median of the tests of a turn minus that of the turn
-without isolation before it: it has the isolation, and whatever that makes slower or faster in the test itself. A
-round has {{cycles}} turns of each method, and its figure is their median; then all processes start anew. The table has the
-median, the minimum and the maximum of {{rounds}} rounds.
+The real thing under pytest: the tests of projects/notes are all alike, each commits one row in an
+async session and reads it in another. For each method a process of pytest runs, all of them at
+the same time, but one after the other for a turn of {TURN} tests: a turn of tests without
+isolation, then a turn of a method, and so on, in an order that changes. So what else the machine
+does meets all of them. A test lasts from the start of its protocol to that of the next one: all
+that is done around it counts. The first {NOT_COUNTED} tests of a turn do not count, for a method
+may prepare something while others have their turn. A figure is the median of the tests of a turn
+minus that of the turn without isolation before it: it has the isolation, and whatever that makes
+slower or faster in the test itself. A round has {{cycles}} turns of each method, and its figure
+is their median; then all processes start anew. The table has the median, the minimum and the
+maximum of {{rounds}} rounds.
 
-All use asyncpg, the same programs of PostgreSQL, its data in memory (/dev/shm), a unix socket, `fsync`, `full_page_writes`,
-`synchronous_commit` and `autovacuum` off, one event loop for all tests. Peers have their best documented settings:
-`drop_all` and `create_all` do not look which tables exist; one TRUNCATE names all tables; the recipe keeps its pool;
-pytest-postgresql loads its template once and finds its server running (`postgresql_noproc`: its own would not start
-as root)."""
+All use asyncpg, the same programs of PostgreSQL, its data in memory (/dev/shm), a unix socket,
+`fsync`, `full_page_writes`, `synchronous_commit` and `autovacuum` off, one event loop for all
+tests. Peers have their best documented settings: `drop_all` and `create_all` do not look which
+tables exist; one TRUNCATE names all tables; the recipe keeps its pool; pytest-postgresql loads
+its template once and finds its server running (`postgresql_noproc`: its own would not start as
+root)."""
 
 FLOOR = "no isolation"
 

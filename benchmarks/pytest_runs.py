@@ -77,7 +77,7 @@ class Turns:
         self._go = os.fdopen(go)
 
     def next(self) -> list[float]:
-        """Let it run the tests of a turn; return their seconds. Raises RuntimeError if one fails."""
+        """Let it run the tests of a turn; return their seconds. Raises RuntimeError if it ends."""
         os.write(self._come, b".")
         if not (line := self._go.readline()):
             raise _failure(self._suite, "It ended before its turn; run the command by itself.")

@@ -129,10 +129,10 @@ def _svg(report: Report) -> str:
     top = 10
     for table in report.tables:
         top = _panel(table, top, parts)
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {top}"'
     return "\n".join(
         [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {top}" '
-            'font-family="sans-serif" font-size="13">',
+            f'{head} font-family="sans-serif" font-size="13">',
             f'<rect width="{_WIDTH}" height="{top}" fill="#fff"/>',
             *parts,
             "</svg>\n",

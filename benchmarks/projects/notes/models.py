@@ -25,7 +25,7 @@ for number in range(1, int(os.environ.get("NOTES_TABLES", "1"))):
         f"others_{number}",
         Base.metadata,
         Column("id", Integer, primary_key=True),
-        Column("note_id", ForeignKey("notes.id"), index=True),
+        Column("note_id", Integer, ForeignKey("notes.id"), index=True),
         Column("name", String(200), nullable=False, unique=True),
         Column("created_at", DateTime(timezone=True), server_default=func.now()),
     )

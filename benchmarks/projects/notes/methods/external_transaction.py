@@ -7,9 +7,10 @@ Transaction (such as for test suites)", for asyncio.
 from collections.abc import AsyncGenerator
 
 import pytest_asyncio
-from methods.none import tables
 from models import engine
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from methods.none import tables
 
 __all__ = ["sessions", "tables"]
 

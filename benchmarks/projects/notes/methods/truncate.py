@@ -3,10 +3,11 @@
 from collections.abc import AsyncGenerator
 
 import pytest_asyncio
-from methods.none import tables
 from models import Base, Session, engine
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from methods.none import tables
 
 __all__ = ["sessions", "tables"]
 

@@ -1,0 +1,1 @@
+"""A bookshop: a project that knows nothing of Stillroom."""
