@@ -61,6 +61,7 @@ def main() -> None:
         machine.describe(before),
         [Table("The whole process", "s", whole), Table("The tests alone", "s", alone)],
         notes,
+        machine.is_busy(),
     ).write()
 
 

@@ -38,6 +38,14 @@ its template once and finds its server running (`postgresql_noproc`: its own wou
 root)."""
 
 FLOOR = "no isolation"
+ORDER = (
+    "Stillroom: sandbox",
+    "Stillroom: clone",
+    "SQLAlchemy: external transaction",
+    "TRUNCATE ... RESTART IDENTITY CASCADE",
+    "drop_all, create_all",
+    "pytest-postgresql: template clone",
+)
 
 
 class Setting(NamedTuple):
@@ -67,7 +75,7 @@ def measure(setting: Setting, rounds: int, cycles: int) -> Table:
     floor = _fastest(tests[FLOOR])
     rows = [
         Row(name, costs[name], _target(name, setting), _fastest(tests[name]) - floor)
-        for name in costs
+        for name in sorted(costs, key=ORDER.index)
     ]
     rows.append(Row("the test without isolation, subtracted", [median(tests[FLOOR])], None, floor))
     return Table(title, "ms a test", rows)
@@ -155,6 +163,7 @@ def main() -> None:
         METHOD.format(rounds=rounds, cycles=cycles),
         machine.describe(before),
         tables,
+        is_busy=machine.is_busy(),
     ).write()
 
 

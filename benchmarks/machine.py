@@ -27,6 +27,11 @@ def load() -> str:
     return f"{one:.1f}, {five:.1f}"
 
 
+def is_busy() -> bool:
+    """Say whether the last five minutes had more to do than one benchmark gives."""
+    return os.getloadavg()[1] > 1.5 * (os.cpu_count() or 1)
+
+
 def describe(load_before: str) -> dict[str, str]:
     """Return what to know of the machine, after the run."""
     return {

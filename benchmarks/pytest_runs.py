@@ -18,6 +18,8 @@ ASYNCIO = ("pytest_asyncio.plugin",)
 STILLROOM = ("stillroom.pytest_plugin",)
 POSTGRESQL = ("pytest_postgresql.plugin",)
 
+_cache = tempfile.TemporaryDirectory()  # gone with this process; the user's own is left alone
+
 
 @dataclass(frozen=True)
 class Suite:
@@ -35,10 +37,14 @@ class Suite:
         return [sys.executable, "-m", "pytest", *options]
 
     def environment(self) -> dict[str, str]:
-        """Return this process's environment without what names a database, or changes pytest."""
+        """Return this process's environment without what names a database or changes pytest."""
         prefixes = ("PG", "DB_", "DATABASE_", "PYTEST_", "STILLROOM_TEST_", "PYTHON")
         kept = {name: value for name, value in os.environ.items() if not name.startswith(prefixes)}
-        given = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": str(FOLDER)}
+        given = {
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+            "PYTHONPATH": str(FOLDER),
+            "XDG_CACHE_HOME": _cache.name,
+        }
         return {**kept, **given, **self.environ}
 
 

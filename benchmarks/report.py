@@ -1,11 +1,13 @@
 """What a benchmark has found: JSON, and the table and the plot that are made from it.
 
-`python benchmarks/report.py` makes all tables and plots anew.
+`python benchmarks/report.py` makes all tables and plots anew; with --check it changes nothing, and
+fails when one of them is not what the JSON says.
 """
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from html import escape
 from pathlib import Path
@@ -51,6 +53,8 @@ class Report:
     machine: dict[str, str]
     tables: Sequence[Table]
     notes: Sequence[str] = ()
+    is_busy: bool = False
+    """Whether the machine had more to do: then no target is said to be reached or missed."""
 
     def write(self) -> None:
         """Write all three files."""
@@ -59,8 +63,15 @@ class Report:
 
     def draw(self) -> None:
         """Write the table and the plot."""
-        self._path("md").write_text(_markdown(self))
-        self._path("svg").write_text(_svg(self))
+        for path, text in self._drawings().items():
+            path.write_text(text)
+
+    def is_drawn(self) -> bool:
+        """Say whether table and plot are what draw() would write."""
+        return all(path.read_text() == text for path, text in self._drawings().items())
+
+    def _drawings(self) -> Mapping[Path, str]:
+        return {self._path("md"): _markdown(self), self._path("svg"): _svg(self)}
 
     def _path(self, suffix: str) -> Path:
         return RESULTS / f"{self.name}.{suffix}"
@@ -95,9 +106,12 @@ def _lines(report: Report) -> Iterator[str]:
             ratio = f"{row.median / first:.2g}" if first > 0 else ""
             figures = " | ".join(_number(x) for x in (row.median, min(row.rounds), max(row.rounds)))
             undisturbed = "" if row.undisturbed is None else _number(row.undisturbed)
-            yield f"| {row.name} | {figures} | {ratio} | {undisturbed} | {_verdict(row)} |"
+            yield f"| {row.name} | {figures} | {ratio} | {undisturbed} | {_verdict(row, report)} |"
     yield ""
     yield f"![The same as a plot]({report.name}.svg)"
+    if report.is_busy:
+        yield ""
+        yield "The machine was busy with other work: these figures are its own, and decide nothing."
     for note in report.notes:
         yield ""
         yield note
@@ -108,10 +122,11 @@ def _lines(report: Report) -> Iterator[str]:
         yield f"- {name}: {value}"
 
 
-def _verdict(row: Row) -> str:
+def _verdict(row: Row, report: Report) -> str:
     if row.target is None:
         return ""
-    return f"at most {row.target:g}: {'reached' if row.median <= row.target else 'missed'}"
+    word = "reached" if row.median <= row.target else "missed"
+    return f"at most {row.target:g}: {'undecided' if report.is_busy else word}"
 
 
 def _number(value: float) -> str:
@@ -191,6 +206,15 @@ def _text(
     )
 
 
+def main() -> None:
+    """Draw all reports, or look at them."""
+    reports = [read(path) for path in sorted(RESULTS.glob("*.json"))]
+    if "--check" in sys.argv:
+        stale = [report.name for report in reports if not report.is_drawn()]
+        sys.exit(f"Run python benchmarks/report.py: {', '.join(stale)}" if stale else 0)
+    for report in reports:
+        report.draw()
+
+
 if __name__ == "__main__":
-    for path in sorted(RESULTS.glob("*.json")):
-        read(path).draw()
+    main()

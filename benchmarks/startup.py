@@ -49,6 +49,7 @@ def main() -> None:
         METHOD.format(rounds=rounds),
         machine.describe(before),
         [Table("The whole process", "s", whole), Table("What the database adds", "s", added)],
+        is_busy=machine.is_busy(),
     ).write()
 
 

@@ -41,6 +41,7 @@ def main() -> None:
         METHOD.format(tests=f"{tests:,}", rounds=rounds),
         machine.describe(before),
         [Table(f"{tests:,} tests", "s", rows)],
+        is_busy=machine.is_busy(),
     ).write()
 
 

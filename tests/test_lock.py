@@ -12,10 +12,10 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 SERVICE = ROOT / "service"
-LOCKS = [ROOT / "requirements.lock", SERVICE / "requirements.lock"]
+LOCKS = [folder / "requirements.lock" for folder in (ROOT, SERVICE, ROOT / "benchmarks")]
 
 
-@pytest.fixture(params=LOCKS, ids=["library", "service"])
+@pytest.fixture(params=LOCKS, ids=["library", "service", "benchmarks"])
 def lock(request: pytest.FixtureRequest) -> Path:
     """Give each lock in turn."""
     assert isinstance(request.param, Path)
@@ -36,17 +36,18 @@ def test_a_lock_names_versions_and_hashes_alone(lock: Path) -> None:
 
 
 def test_the_locks_agree() -> None:
-    """A package that stands in both locks has the same version in both."""
-    library, service = (dict(_pins(lock)) for lock in LOCKS)
-    shared = library.keys() & service.keys()
+    """A package that stands in two locks has the same version in both."""
+    library, *others = (dict(_pins(lock)) for lock in LOCKS)
+    for other in others:
+        shared = library.keys() & other.keys()
 
-    assert {name: library[name] for name in shared} == {name: service[name] for name in shared}
-    assert "sqlalchemy" in shared
+        assert {name: library[name] for name in shared} == {name: other[name] for name in shared}
+        assert "sqlalchemy" in shared
 
 
 def test_the_tree_s_own_packages_stand_in_no_lock(lock: Path) -> None:
     """The library and the service are installed from the tree, not from a lock."""
-    assert not {"stillroom", "larder"} & dict(_pins(lock)).keys()
+    assert not {"stillroom", "larder", "stillroom-benchmarks"} & dict(_pins(lock)).keys()
 
 
 def test_production_installs_asyncpg_alone() -> None:
