@@ -58,6 +58,7 @@ class Report:
 
     def write(self) -> None:
         """Write all three files."""
+        RESULTS.mkdir(exist_ok=True)
         self._path("json").write_text(json.dumps(asdict(self), indent=1) + "\n")
         self.draw()
 
