@@ -143,7 +143,7 @@ class Project:
         kept = {
             name: value
             for name, value in os.environ.items()
-            if not name.startswith(("PYTEST_", "DB_", "PG", "STILLROOM_TEST_"))
+            if not name.startswith(("PYTEST_", "DB_", "PG", "STILLROOM_TEST_", "PYTHONDONT"))
         }
         return {**kept, "XDG_CACHE_HOME": str(self.cache), **variables}
 

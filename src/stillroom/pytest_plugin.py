@@ -126,11 +126,11 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         output["stillroom"] = asdict(run.account())
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+def pytest_collection_finish(session: pytest.Session) -> None:
     """Refuse a marker that says nothing before any test runs, and count the clones to come."""
-    isolations = [_isolation(item) for item in items if _is_ours(item)]
-    if isolations and _will_test(config):
-        _start(config).expect_clones(isolations.count("clone"))
+    isolations = [_isolation(item) for item in session.items if _is_ours(item)]
+    if isolations and _will_test(session.config):
+        _start(session.config).expect_clones(isolations.count("clone"))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

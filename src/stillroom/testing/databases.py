@@ -31,10 +31,10 @@ class Databases:
         self._connection: Any = None
         self._turn = asyncio.Lock()
 
-    async def close(self) -> None:
-        """Drop the databases of this run, and disconnect."""
+    async def close(self, *, drop: bool = True) -> None:
+        """Disconnect, and drop the databases of this run before, unless their server goes too."""
         if self._connection is not None:
-            for name in sorted(self.made):
+            for name in sorted(self.made if drop else ()):
                 await self.drop(name)
             await self._connection.close()
 

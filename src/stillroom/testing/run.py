@@ -74,7 +74,8 @@ class Run:
         is_kept = self.server.is_private and bool(account.new_template) and not account.left
         if is_kept:
             self._thread.call(self._databases.keep_only(account.new_template))
-        self._thread.call(self._databases.close())
+        is_thrown_away = self.server.is_private and not account.left
+        self._thread.call(self._databases.close(drop=not is_thrown_away))
         self._thread.stop()
         if account.left:
             self.server.leave()
