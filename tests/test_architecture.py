@@ -25,7 +25,7 @@ PARTS = {
     "idempotency": ["idempotency"],
     "fastapi": ["fastapi"],
     "testing": ["testing"],
-    "pytest_plugin": ["pytest_plugin", "pytest_fixtures"],
+    "pytest_plugin": ["pytest_plugin", "pytest_fixtures", "pytest_outcomes"],
     "cli": ["cli", "development"],
     "__init__": ["__init__"],
 }
@@ -73,6 +73,7 @@ PLUGIN_IMPORTS_LAZILY = {
     "stillroom.manager",
     "stillroom.postgres",
     "stillroom.pytest_fixtures",
+    "stillroom.pytest_outcomes",
     "stillroom.testing.client",
     "stillroom.testing.named",
     "stillroom.testing.queries",

@@ -52,3 +52,25 @@ def dev(
     from stillroom.development.supervisor import Options, develop  # noqa: PLC0415  (no other command needs it)
 
     develop(Options(Path.cwd(), application, host, port, reload, migrate))
+
+
+@_commands.command(context_settings={"ignore_unknown_options": True})
+def compare(
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[PYTEST ARGUMENTS]...", help="What to give to pytest."),
+    ] = None,
+) -> None:
+    """Run the tests of this folder twice, in the sandbox and on clones, and say what differs.
+
+    With pytest-randomly give both runs one order: -p no:randomly. The exit code is 0 when all
+    outcomes are alike, 1 when some differ, 2 when pytest could not run the tests.
+    """
+    from stillroom.testing.comparison import ComparisonError, compare  # noqa: PLC0415  (as above)
+
+    try:
+        differences = compare(arguments or [], typer.echo)
+    except ComparisonError as error:
+        typer.echo(f"stillroom: {error}", err=True)
+        raise typer.Exit(2) from error
+    raise typer.Exit(1 if differences else 0)

@@ -4,6 +4,7 @@ It is active where the project's settings say `stillroom = true`, and for a test
 the fixtures below. Elsewhere it imports nothing of the library and touches no test.
 """
 
+import argparse
 import os
 import warnings
 from collections.abc import Callable, Generator, Sequence
@@ -73,6 +74,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="stop at the first test that fails, and leave its database",
     )
+    group.addoption(
+        "--stillroom-canary",
+        action="store_true",
+        help="look after each test, from a process of its own, whether the sandbox has left "
+        "anything in the database; stop where it has",
+    )
+
+    # For `stillroom compare`, and for nobody else.
+    group.addoption("--stillroom-outcomes", metavar="FILE", help=argparse.SUPPRESS)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -90,6 +100,17 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers",
         'stillroom(isolation="clone"): give the test a database of its own, with real commits',
     )
+    outcomes = config.getoption("--stillroom-outcomes")
+    if outcomes and not config.getini("stillroom"):
+        msg = (
+            f"{config.inipath or config.rootpath} does not say `stillroom = true`, so these tests "
+            "have no isolation that could be compared"
+        )
+        raise pytest.UsageError(msg)
+    if outcomes and not hasattr(config, "workerinput"):
+        from stillroom.pytest_outcomes import Outcomes  # noqa: PLC0415
+
+        config.pluginmanager.register(Outcomes(config, Path(outcomes)), "stillroom-outcomes")
     if config.getini("stillroom"):
         from stillroom import pytest_fixtures  # noqa: PLC0415
 
@@ -179,15 +200,24 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     return result
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, Any, Any]:
-    """Do the same where the application does so when its fixtures end."""
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(
+    item: pytest.Item, nextitem: pytest.Item | None
+) -> Generator[None, Any, Any]:
+    """Do the same where the application does so when its fixtures end; then let the canary look."""
     run = item.config.stash.get(RUN, None)
     if run is None or not _is_ours(item):
         return (yield)
     run.take_refusals()  # a test that has failed needs no second reason
-    result = yield
-    _fail_by_refusals(run, item)
+    try:
+        result = yield
+        _fail_by_refusals(run, item)
+    except (Exception, pytest.fail.Exception, pytest.skip.Exception) as error:
+        if found := _look(run, item, nextitem):
+            error.add_note(found)
+        raise
+    if found := _look(run, item, nextitem):
+        pytest.fail(found, pytrace=False)
     return result
 
 
@@ -264,7 +294,10 @@ def _start(config: pytest.Config) -> "Run":
         from stillroom.testing.run import Run  # noqa: PLC0415
 
         isolation = str(config.known_args_namespace.stillroom_isolation)
-        config.stash[RUN] = run = Run(_server(config), _schema(config), isolation)
+        has_canary = bool(config.known_args_namespace.stillroom_canary)
+        config.stash[RUN] = run = Run(
+            _server(config), _schema(config), isolation, has_canary=has_canary
+        )
         config.add_cleanup(run.close)
         run.launch()
     return config.stash[RUN]
@@ -328,6 +361,14 @@ def _fail_by_refusals(run: "Run", item: pytest.Item) -> None:
     refusals = run.take_refusals()
     if refusals and "stillroom_refusals" not in getattr(item, "fixturenames", ()):
         pytest.fail("\n".join(str(refusal) for refusal in refusals), pytrace=False)
+
+
+def _look(run: "Run", item: pytest.Item, nextitem: pytest.Item | None) -> str:
+    """Roll back what the test did, and say what is left of it; then no other test may run."""
+    run.stand_at(_levels(nextitem.parent) if nextitem is not None else ())
+    if found := run.look():
+        item.session.shouldfail = "stopping at a test that has left something: --stillroom-canary"
+    return found
 
 
 def _levels(node: Any) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from sqlalchemy import Dialect
 
+from stillroom.testing.canary import Canary
 from stillroom.testing.cost import Cost
 from stillroom.testing.databases import Databases
 from stillroom.testing.engines import SandboxTarget, Target
@@ -52,9 +53,18 @@ class SandboxIsolation:
     place = None
 
     def __init__(
-        self, thread: LoopThread, server: Server, databases: Databases, template: Template
+        self,
+        thread: LoopThread,
+        server: Server,
+        databases: Databases,
+        template: Template,
+        *,
+        has_canary: bool = False,
     ) -> None:
+        """Take what the isolation is made of; with a canary, `look` says what a test has left."""
         self.cost = Cost()
+        self.canary: Canary | None = None
+        self._has_canary = has_canary
         self._thread = thread
         self._server = server
         self._databases = databases
@@ -86,12 +96,20 @@ class SandboxIsolation:
     def keep(self) -> str:
         """Commit all, and let the database outlive the run."""
         opened = self._open()
+        self._dismiss_canary()  # what it watches changes now
         self._thread.call(opened.sandbox.keep())
         self._databases.made.discard(opened.name)
         return opened.name
 
+    def look(self) -> str:
+        """Say what the tests have left in the database, if there is a canary to find it."""
+        if self.canary is None or self._opened is None or not self.canary.is_watching:
+            return ""
+        return self.canary.look(at_rest=self._opened.sandbox.is_at_rest)
+
     def close(self) -> None:
         """Hang up."""
+        self._dismiss_canary()
         if self._opened is not None:
             self._thread.call(self._opened.sandbox.close())
             self._opened = None
@@ -109,10 +127,17 @@ class SandboxIsolation:
         with self._lock:
             if self._opened is None:
                 name = self._thread.call(self._databases.create(self._template.name))
-                sandbox = self._thread.call(self._connect(self._server.url(name)))
+                url = self._server.url(name)
+                if self._has_canary:
+                    self.canary = Canary(url)
+                sandbox = self._thread.call(self._connect(url))
                 wires = AnyLoop(self._thread.loop, sandbox.accept)
                 self._opened = _Opened(name, sandbox, SandboxTarget(wires))
             return self._opened
+
+    def _dismiss_canary(self) -> None:
+        if self.canary is not None:
+            self.canary.close()
 
     async def _connect(self, url: str) -> Sandbox:
         sandbox = Sandbox({"dsn": url}, cost=self.cost)

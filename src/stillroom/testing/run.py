@@ -26,12 +26,18 @@ class Account:
     """The template that was built, where there was none for the project as it is now."""
     left: dict[str, str] = field(default_factory=dict[str, str])
     """The databases that were left, each by the test that has failed in it."""
+    looks: int = 0
+    """How often a canary has found a database unchanged."""
+    unread: list[str] = field(default_factory=list[str])
+    """What a canary could not always read."""
 
     def add(self, other: "Account") -> None:
         """Add what another process says."""
         self.version = self.version or other.version
         self.new_template = self.new_template or other.new_template
         self.left |= other.left
+        self.looks += other.looks
+        self.unread = sorted({*self.unread, *other.unread})
         for name, (tests, seconds) in other.costs.items():
             before = self.costs.get(name, (0, 0.0))
             self.costs[name] = (before[0] + tests, before[1] + seconds)
@@ -40,7 +46,9 @@ class Account:
 class Run:
     """Own what a run of tests connects to; all but the server is made when it is first needed."""
 
-    def __init__(self, server: Server, schema: Schema, default: str) -> None:
+    def __init__(
+        self, server: Server, schema: Schema, default: str, *, has_canary: bool = False
+    ) -> None:
         """Take the isolation of the tests that ask for none, "sandbox" or "clone"."""
         self.server = server
         self.queries = QueryLog()
@@ -50,7 +58,7 @@ class Run:
         self._databases = Databases(server)
         self._template = Template(schema, self._thread, server, self._databases)
         parts = self._thread, server, self._databases, self._template
-        self._sandbox = SandboxIsolation(*parts)
+        self._sandbox = SandboxIsolation(*parts, has_canary=has_canary)
         self._clones = CloneIsolation(*parts)
         self._isolations: dict[str, Isolation] = {"sandbox": self._sandbox, "clone": self._clones}
         self._isolation = self._isolations[default]
@@ -112,6 +120,10 @@ class Run:
         """Return what was refused since the last call: statements, and connections past it all."""
         return [*self._sandbox.take_refusals(), *take_strays()]
 
+    def look(self) -> str:
+        """Say what a test that has ended has left behind, if there is a canary to find it."""
+        return self._sandbox.look()
+
     def url(self) -> str:
         """Return the URL of the test's database; in the sandbox nothing is ever committed there."""
         return self._isolation.url()
@@ -139,6 +151,8 @@ class Run:
         }
         version = self._databases.version if costs else ""
         account = Account(version, costs, self._template.built, dict(self._left))
+        if (canary := self._sandbox.canary) is not None:
+            account.looks, account.unread = canary.looks, sorted(canary.unread)
         account.add(self.others)
         return account
 
@@ -153,6 +167,11 @@ class Run:
                 for name, (tests, seconds) in account.costs.items()
             ]
             lines.append(f"PostgreSQL {account.version} ({self.server.origin}): {'; '.join(costs)}")
+        if account.looks:
+            looks = "once" if account.looks == 1 else f"{account.looks} times"
+            unread = f", and could not always read {', '.join(account.unread)}: an open transaction"
+            rest = f"{unread} of a wider scope had locked it" if account.unread else ""
+            lines.append(f"The canary has looked {looks}{rest}")
         for test, url in account.left.items():
             lines.append(f"The database of {test} is left: {self.server.psql(url)}")
         if account.left and (ending := self.server.ending()):

@@ -74,6 +74,11 @@ class Sandbox:
         self._numbers = 0
         self._row_locker: Session | None = None
 
+    @property
+    def is_at_rest(self) -> bool:
+        """Say whether no level is open: the database is as it was in the beginning."""
+        return not self._levels
+
     async def open(self) -> None:
         """Connect, and read what the sandbox has to know of the database."""
         self.backend = await Backend.open(**self._connect_arguments)

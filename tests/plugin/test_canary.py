@@ -1,0 +1,137 @@
+"""The canary: a process beside the tests that finds what the sandbox has not rolled back."""
+
+import pytest
+
+from tests.projects import Project
+
+TESTS = """
+import asyncio
+import subprocess
+import sys
+
+import pytest
+from models import Session, User
+from sqlalchemy import text
+
+WRITE = '''
+import asyncio, sys
+import asyncpg
+
+
+async def write():
+    connection = await asyncpg.connect(sys.argv[1])
+    await connection.execute("INSERT INTO users (email) VALUES ('past the sandbox')")
+    await connection.close()
+
+
+asyncio.run(write())
+'''
+
+
+def run(sql, email="a"):
+    async def work():
+        async with Session() as session:
+            session.add(User(email=email))
+            await session.execute(text(sql))
+            await session.commit()
+
+    asyncio.run(work())
+
+
+def test_rows_and_sequences():
+    run("SELECT nextval('users_id_seq')")
+
+
+def test_tables_types_and_roles():
+    run("CREATE TYPE mood AS ENUM ('sad')")
+    run("CREATE INDEX ON users (email)", "b")
+    run("CREATE ROLE somebody", "c")
+
+
+def test_large_objects():
+    run("SELECT lo_from_bytea(0, 'abc')")
+
+
+def test_locks():
+    run("SELECT pg_advisory_lock(1)")
+
+
+@pytest.fixture(scope="module")
+def emptied():
+    run("TRUNCATE users RESTART IDENTITY")
+
+
+def test_wider_scope(emptied):
+    run("SELECT 1", "b")
+
+
+def test_wider_scope_again(emptied):
+    run("SELECT 1", "b")
+"""
+
+ESCAPE = """
+
+def test_escape(stillroom_url):
+    subprocess.run([sys.executable, "-c", WRITE, stillroom_url], check=True)
+
+
+def test_after():
+    run("SELECT 1")
+"""
+
+COMMITTING = """
+from stillroom.testing.backend import Backend
+
+query = Backend.query
+Backend.query = lambda self, sql: query(self, "COMMIT" if sql.startswith("ROLLBACK;") else sql)
+"""
+
+DRAWING = """
+from stillroom.testing import sandbox
+
+sandbox._reset_sequences = lambda values: "SELECT 1"
+"""
+
+
+def test_a_sandbox_leaves_nothing(project: Project) -> None:
+    """What tests do in it, of all kinds and in wider scopes, is gone in the eyes of a stranger."""
+    project.write(test_project=TESTS)
+
+    outcome = project.run("--stillroom-canary")
+
+    assert outcome.counts == "6 passed", outcome.output
+    unread = "and could not always read the rows of public.users: an open transaction"
+    assert f"The canary has looked 6 times, {unread}" in outcome.output
+
+
+def test_what_goes_past_the_sandbox_stops_the_run(project: Project) -> None:
+    """The error is that of the test's teardown; it names what has changed and the marker."""
+    project.write(test_project=TESTS + ESCAPE)
+
+    outcome = project.run("--stillroom-canary", "-k", "rows or escape or after")
+
+    assert outcome.counts == "2 passed, 5 deselected, 1 error", outcome.output
+    assert "ERROR at teardown of test_escape" in outcome.output
+    assert "the rows of public.users: 0 before, 1 now" in outcome.output
+    assert "the sequence public.users_id_seq: 0 before, 1 now" in outcome.output
+    assert '@pytest.mark.stillroom(isolation="clone")' in outcome.output
+    assert "stopping at a test that has left something" in outcome.output
+
+
+@pytest.mark.parametrize(
+    ("conftest", "processes", "changed"),
+    [
+        (COMMITTING, "2", "the rows of public.users: 0 before, 1 now"),
+        (DRAWING, "0", "the sequence public.users_id_seq: 0 before, 2 now"),
+    ],
+)
+def test_a_sandbox_that_is_broken_is_found_out(
+    project: Project, conftest: str, processes: str, changed: str
+) -> None:
+    """The first test after which something is left is the one that fails, in each process."""
+    project.write(conftest=conftest, test_project=TESTS)
+
+    outcome = project.run("--stillroom-canary", "-k", "rows", "-n", processes)
+
+    assert outcome.counts.endswith("1 error"), outcome.output
+    assert changed in outcome.output
