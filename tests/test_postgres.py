@@ -286,6 +286,38 @@ def test_without_room_in_memory_a_temporary_cluster_is_on_disk(
         assert temporary.data.is_relative_to(tmp_path)
 
 
+def test_a_temporary_cluster_may_begin_as_a_copy(data: Path) -> None:
+    """It has the databases of the other one, whose folder stays as it is."""
+    with Cluster(data) as original:
+        original.create_database("copied")
+
+    with temporary_cluster(copy_of=data) as copy:
+        copy.create_database("of_the_copy")
+        assert _databases(copy) >= {"copied", "of_the_copy"}
+    with Cluster(data) as original:
+        assert _databases(original) & {"copied", "of_the_copy"} == {"copied"}
+
+
+def test_what_cannot_be_copied_is_made_anew(tmp_path: Path) -> None:
+    """A cache that was removed meanwhile costs time, and nothing else."""
+    with temporary_cluster(copy_of=tmp_path / "removed") as cluster:
+        assert "postgres" in _databases(cluster)
+
+
+def test_a_server_that_is_left_runs_on_until_somebody_stops_it() -> None:
+    """It outlives its owner's `stop()`; when it ends, what goes with it is removed."""
+    with temporary_cluster() as cluster:
+        url, (pid, _) = cluster.url("postgres"), cluster.pids
+        cluster.leave()
+
+    with psycopg.connect(url) as connection:
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+        socket_folder = Path(connection.info.host)
+    os.kill(pid, signal.SIGINT)
+    os.waitpid(pid, 0)
+    assert eventually(lambda: not cluster.data.parent.exists() and not socket_folder.exists())
+
+
 def test_two_clusters_live_side_by_side() -> None:
     """Neither port nor folder is shared."""
     with temporary_cluster() as one, temporary_cluster() as two:
@@ -721,3 +753,8 @@ def test_a_cluster_may_have_another_port() -> None:
     with temporary_cluster(settings={"port": "6543"}) as cluster:
         assert "port=6543" in cluster.url("postgres")
         cluster.create_database("other")
+
+
+def _databases(cluster: Cluster) -> set[str]:
+    with psycopg.connect(cluster.url("postgres")) as connection:
+        return {str(name) for (name,) in connection.execute("SELECT datname FROM pg_database")}

@@ -147,7 +147,10 @@ class Cluster:
         self._launched = None
 
     def leave(self) -> None:
-        """Let the server run on after `stop()` and the end of this process; its data stay too."""
+        """Let the server run on after `stop()` and the end of this process.
+
+        When somebody stops it (`kill -INT` with its pid), what goes with it is removed.
+        """
         self._parts.watchdog.leave()
         self.is_left = True
 

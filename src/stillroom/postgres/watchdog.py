@@ -21,10 +21,10 @@ _ANNOUNCE = 'echo $$ && exec "$@" >&2'
 # as the server of these data gets another. A zombie that nobody reaps (in containers) has ended.
 _SCRIPT = """
 trap '' HUP INT QUIT TERM
-signal=$1 data=$2 pid=
+signal=$1 data=$2 pid= is_left=
 shift 2
 while read -r line; do
-    case $line in leave) exit 0 ;; esac
+    case $line in leave) is_left=1; break ;; esac
     pid=$line
 done
 
@@ -36,15 +36,23 @@ await() {
     rounds=$1
     while alive && [ "$rounds" -gt 0 ]; do sleep 0.02 || sleep 1; rounds=$((rounds - 1)); done
 }
+serves() {
+    alive && read -r first <"$data/postmaster.pid" && [ "$first" = "$pid" ]
+}
 insist() {
-    if alive && read -r first <"$data/postmaster.pid" && [ "$first" = "$pid" ]; then
+    if serves; then
         kill -s "$1" "$pid"
         await "$2"
     fi
 }
-if alive; then kill -s "$signal" "$pid"; await 500; fi
-insist QUIT 300
-insist KILL 100
+if [ -n "$is_left" ]; then
+    while serves; do sleep 1; done
+    await 500
+else
+    if alive; then kill -s "$signal" "$pid"; await 500; fi
+    insist QUIT 300
+    insist KILL 100
+fi
 rm -rf -- "$@" || { sleep 1; rm -rf -- "$@"; }
 """
 
@@ -113,12 +121,12 @@ class Watchdog:
         return code
 
     def leave(self) -> None:
-        """Watch no longer: the server and the folders stay, whatever becomes of this process."""
+        """Let the server outlive this process; the folders go when somebody has stopped it."""
         os.write(self._pipe, b"leave\n")
-        self._process.wait()
         self._close_pipe()
+        self._process.returncode = 0  # nobody waits for it: no warning that it still runs
         if self._watched is not None:
-            self._watched.returncode = 0  # nobody waits for it: no warning that it still runs
+            self._watched.returncode = 0
             self._watched = None
 
     def close(self) -> None:

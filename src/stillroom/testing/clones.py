@@ -97,16 +97,17 @@ class _Level:
         return self._open().url.render_as_string(hide_password=False)
 
     def keep(self) -> str:
-        self._open()
-        name, self._name = str(self._name), None
-        self._clones.leave(name)
+        name, self._name = self._name or "", None
+        if name:
+            self._clones.leave(name)
         return name
 
     def end(self) -> None:
-        if self._name is not None:
+        if self._target is not None:
             with self._cost.measured():
                 self.disconnect()
-                self._clones.drop(self._name)
+                if self._name is not None:
+                    self._clones.drop(self._name)
             self._name = None
 
     def disconnect(self) -> None:
@@ -187,7 +188,7 @@ class _Clones:
 
     def leave(self, name: str) -> None:
         """Let a database outlive the run."""
-        self._databases.made.discard(name)
+        self.thread.call(self._databases.leave(name))
 
     def close(self) -> None:
         """Stop working; who made the databases drops what is left of them."""

@@ -52,6 +52,11 @@ class Databases:
         await self.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
         self.made.discard(name)
 
+    async def leave(self, name: str) -> None:
+        """Let a database outlive this run and all that come: somebody will look at it."""
+        await self.execute(f"COMMENT ON DATABASE {name} IS 'left by a test that has failed'")
+        self.made.discard(name)
+
     async def disconnect(self, name: str) -> None:
         """End the connections to a database, so that it can be copied."""
         sql = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = $1"
@@ -151,6 +156,7 @@ class Databases:
 
 _OF_RUNS = (
     "SELECT datname FROM pg_database WHERE datname LIKE 'stillroom\\_run\\_%' "
-    "AND pg_has_role(datdba, 'USAGE')"  # another role's are dropped by its own runs
+    "AND pg_has_role(datdba, 'USAGE') "  # another role's are dropped by its own runs
+    "AND shobj_description(oid, 'pg_database') IS NULL"
 )
 _TEMPLATES = "SELECT datname FROM pg_database WHERE datname LIKE 'stillroom\\_template\\_%'"

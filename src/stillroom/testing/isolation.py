@@ -39,7 +39,11 @@ class Isolation(Protocol):
         ...
 
     def keep(self) -> str:
-        """Let what was committed outlive the run; return the name of the database."""
+        """Let what was committed outlive the run; return the name of the database.
+
+        It is empty where nothing has connected. What fixtures commit when they end is not in a
+        sandbox that was kept; in a clone it is.
+        """
         ...
 
     def close(self) -> None:
@@ -95,11 +99,12 @@ class SandboxIsolation:
 
     def keep(self) -> str:
         """Commit all, and let the database outlive the run."""
-        opened = self._open()
+        if self._opened is None:
+            return ""
         self._dismiss_canary()  # what it watches changes now
-        self._thread.call(opened.sandbox.keep())
-        self._databases.made.discard(opened.name)
-        return opened.name
+        self._thread.call(self._opened.sandbox.keep())
+        self._thread.call(self._databases.leave(self._opened.name))
+        return self._opened.name
 
     def look(self) -> str:
         """Say what the tests have left in the database, if there is a canary to find it."""

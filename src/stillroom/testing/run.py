@@ -139,8 +139,9 @@ class Run:
         return url
 
     def keep(self, test: str) -> None:
-        """Let the database of a test that has failed outlive the run."""
-        self._left[test] = self.server.url(self._isolation.keep())
+        """Let the database of a test that has failed outlive the run, if it has used one."""
+        if name := self._isolation.keep():
+            self._left[test] = self.server.url(name)
 
     def account(self) -> Account:
         """Return what there is to say, other processes of the run included."""
@@ -174,8 +175,8 @@ class Run:
             lines.append(f"The canary has looked {looks}{rest}")
         for test, url in account.left.items():
             lines.append(f"The database of {test} is left: {self.server.psql(url)}")
-        if account.left and (ending := self.server.ending()):
-            lines.append(f"Its server runs on until: {ending}")
+        if account.left:
+            lines.append(f"It stays until: {self.server.ending(list(account.left.values()))}")
         return lines
 
     def _unlike(self, isolation: Isolation) -> Isolation:

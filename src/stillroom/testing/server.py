@@ -1,6 +1,7 @@
 """The PostgreSQL server of a run of tests: one that a URL names, or a private one."""
 
 import shlex
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from pathlib import Path
@@ -37,12 +38,12 @@ class Server(Protocol):
         """Return the command line of psql on a database."""
         ...
 
-    def ending(self) -> str:
-        """Return the command that ends a server after `leave`, and removes its data, if any."""
+    def ending(self, left: Sequence[str]) -> str:
+        """Return the command that removes what `leave` has left: databases, by their URLs."""
         ...
 
     def leave(self) -> None:
-        """Let the server run on after `stop`, for databases that a person shall look at."""
+        """Let the server outlive `stop`, with the databases that a person shall look at."""
         ...
 
     def stop(self, *, keep: bool = False) -> None:
@@ -80,9 +81,10 @@ class GivenServer:
         bare = make_url(database_url).set(password=None).render_as_string()
         return shlex.join(["psql", bare])
 
-    def ending(self) -> str:
-        """Return nothing: who runs it ends it."""
-        return ""
+    def ending(self, left: Sequence[str]) -> str:
+        """Return the command that drops databases: who runs the server ends it."""
+        drops = [f"-c 'DROP DATABASE {make_url(url).database}'" for url in left]
+        return " ".join([self.psql(self.url()), *drops])
 
     def leave(self) -> None:
         """Do nothing: it is not this run's."""
@@ -121,10 +123,10 @@ class PrivateServer:
         """Return the command line of psql on a database."""
         return shlex.join([self._started().psql_command("")[0], database_url])
 
-    def ending(self) -> str:
-        """Return the command that ends the server, and removes its data."""
-        cluster = self._started()
-        return f"kill -INT {cluster.pids[0]}; rm -r {shlex.quote(str(cluster.data.parent))}"
+    def ending(self, left: Sequence[str]) -> str:
+        """Return the command that ends the server; its data go with it."""
+        _ = left
+        return f"kill -INT {self._started().pids[0]}"
 
     def leave(self) -> None:
         """Let the server run on."""
