@@ -87,9 +87,10 @@ Backend.query = lambda self, sql: query(self, "COMMIT" if sql.startswith("ROLLBA
 """
 
 DRAWING = """
-from stillroom.testing import sandbox
+from stillroom.testing.backend import Backend
 
-sandbox._reset_sequences = lambda values: "SELECT 1"
+query = Backend.query
+Backend.query = lambda self, sql: query(self, sql.partition("; SELECT setval(")[0])
 """
 
 
@@ -124,6 +125,7 @@ def test_what_goes_past_the_sandbox_stops_the_run(project: Project) -> None:
         (COMMITTING, "2", "the rows of public.users: 0 before, 1 now"),
         (DRAWING, "0", "the sequence public.users_id_seq: 0 before, 2 now"),
     ],
+    ids=["commits", "leaves sequences"],
 )
 def test_a_sandbox_that_is_broken_is_found_out(
     project: Project, conftest: str, processes: str, changed: str
