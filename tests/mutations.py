@@ -692,6 +692,14 @@ MUTATIONS = [
         '"ROLLBACK"',
         "tests/plugin/test_keep.py",
     ),
+    Mutation(
+        8,
+        "advisory locks end with their test",
+        "testing/sandbox.py",
+        "        return is_left and any(",
+        "        return False and any(",
+        "tests/testing/test_refusals.py",
+    ),
 ]
 
 

@@ -56,6 +56,14 @@ def test_locks():
     run("SELECT pg_advisory_lock(1)")
 
 
+def test_nothing_but_a_lock():
+    async def work():
+        async with Session() as session:
+            await session.execute(text("SELECT pg_advisory_lock(1)"))
+
+    asyncio.run(work())
+
+
 @pytest.fixture(scope="module")
 def emptied():
     run("TRUNCATE users RESTART IDENTITY")
@@ -79,19 +87,20 @@ def test_after():
     run("SELECT 1")
 """
 
-COMMITTING = """
+BREAKING = """
 from stillroom.testing.backend import Backend
 
-query = Backend.query
-Backend.query = lambda self, sql: query(self, "COMMIT" if sql.startswith("ROLLBACK;") else sql)
-"""
+send = Backend.send
 
-DRAWING = """
-from stillroom.testing.backend import Backend
 
-query = Backend.query
-Backend.query = lambda self, sql: query(self, sql.partition("; SELECT setval(")[0])
+def send_another(self, data, *others):
+    return send(self, data.replace({sent}, {instead}), *others)
+
+
+Backend.send = send_another
 """
+COMMITTING = BREAKING.format(sent=b"ROLLBACK;", instead=b"COMMIT  ;")
+DRAWING = BREAKING.format(sent=b"SELECT setval(", instead=b"SELECT concat(")
 
 
 def test_a_sandbox_leaves_nothing(project: Project) -> None:
@@ -100,9 +109,9 @@ def test_a_sandbox_leaves_nothing(project: Project) -> None:
 
     outcome = project.run("--stillroom-canary")
 
-    assert outcome.counts == "6 passed", outcome.output
+    assert outcome.counts == "7 passed", outcome.output
     unread = "and could not always read the rows of public.users: an open transaction"
-    assert f"The canary has looked 6 times, {unread}" in outcome.output
+    assert f"The canary has looked 7 times, {unread}" in outcome.output
 
 
 def test_what_goes_past_the_sandbox_stops_the_run(project: Project) -> None:
@@ -111,7 +120,7 @@ def test_what_goes_past_the_sandbox_stops_the_run(project: Project) -> None:
 
     outcome = project.run("--stillroom-canary", "-k", "rows or escape or after")
 
-    assert outcome.counts == "2 passed, 5 deselected, 1 error", outcome.output
+    assert outcome.counts == "2 passed, 6 deselected, 1 error", outcome.output
     assert "ERROR at teardown of test_escape" in outcome.output
     assert "the rows of public.users: 0 before, 1 now" in outcome.output
     assert "the sequence public.users_id_seq: 0 before, 1 now" in outcome.output

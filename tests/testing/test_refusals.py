@@ -275,3 +275,26 @@ async def test_a_sandbox_goes_on_when_its_process_has_ended(
 async def _ignore(query: Awaitable[object]) -> None:
     with contextlib.suppress(BackendError):
         await query
+
+
+async def test_locks_end_with_their_test(
+    sandboxed: AsyncEngine, running_sandbox: RunningSandbox
+) -> None:
+    """Also where the test has done nothing else, and the pool keeps the connection for the next."""
+    sandbox = running_sandbox.sandbox
+    lock = text("SELECT pg_advisory_lock(7)")
+
+    async def begin(test: str) -> None:
+        if not sandbox.try_stand_at([test]):
+            await asyncio.to_thread(running_sandbox.call, sandbox.stand_at([test]))
+
+    await begin("one")
+    async with sandboxed.connect() as connection:
+        await connection.execute(lock)
+    for test in ("two", "three"):
+        await begin(test)
+        async with sandboxed.connect() as first, sandboxed.connect() as second:
+            await first.execute(text("SELECT 1"))
+            await second.execute(lock)
+            await second.execute(text("SELECT pg_advisory_unlock(7)"))
+            await first.execute(lock)

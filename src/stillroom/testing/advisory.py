@@ -20,6 +20,8 @@ class AdvisoryLocks:
         self, session: Session, connect: Callable[[], Awaitable[Backend]], wait: float
     ) -> None:
         self.is_busy = False
+        self.may_hold = False
+        """Whether anything has been locked since all was given back."""
         self._session = session
         self._connect = connect
         self._wait = wait
@@ -39,7 +41,7 @@ class AdvisoryLocks:
             else:
                 deliver(message)
 
-        self.is_busy = True
+        self.is_busy = self.may_hold = True
         try:
             answer = await backend.send(data, take).done
         finally:
@@ -68,9 +70,20 @@ class AdvisoryLocks:
         if self._backend is not None:
             await self._backend.cancel()
 
+    async def release(self) -> None:
+        """Give back all; the connection stays, with the statements that are prepared on it."""
+        if not self.may_hold or self._backend is None:
+            return
+        if self.is_busy:
+            await self._backend.cancel()
+        await self.end_transaction()
+        await self._backend.query("SELECT pg_advisory_unlock_all()")
+        self.may_hold = False
+
     async def close(self) -> None:
-        """Give back all."""
+        """Give back all, and hang up."""
         backend, self._backend, self._has_begun = self._backend, None, False
+        self.may_hold = False
         self._applied.clear()
         if backend is not None:
             await backend.close()

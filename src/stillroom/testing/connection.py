@@ -75,9 +75,20 @@ class LogicalConnection:
         elif self._sandbox.gate.busy is self.session:
             self._cancelling = asyncio.ensure_future(self._sandbox.backend.cancel())
 
+    async def abandon(self) -> None:
+        """Lose the transaction in progress and then the connection."""
+        await self._execution.locks.close()
+        await self.leave_level()
+        self.lose()
+
+    @property
+    def may_hold_locks(self) -> bool:
+        """Say whether it may hold advisory locks."""
+        return self._execution.locks.may_hold
+
     async def leave_level(self) -> None:
         """Note that the transaction in progress has been rolled back with its test."""
-        await self._execution.locks.close()
+        await self._execution.locks.release()
         self._execution.prepared.open_portals.clear()
         self.session.lose()
 

@@ -110,6 +110,7 @@ class SandboxIsolation:
         """Say what the tests have left in the database, if there is a canary to find it."""
         if self.canary is None or self._opened is None or not self.canary.is_watching:
             return ""
+        self._thread.call(self._opened.sandbox.settle())
         return self.canary.look(at_rest=self._opened.sandbox.is_at_rest)
 
     def close(self) -> None:

@@ -89,10 +89,9 @@ class Sandbox:
     async def close(self) -> None:
         """Hang up; PostgreSQL rolls back."""
         for connection in list(self.connections.values()):
-            await connection.leave_level()
-            connection.lose()
+            await connection.abandon()
         if not self.backend.ended.done():
-            await self._end_leaving()
+            await self.settle()
         await self.backend.close()
 
     def accept(self, wire: Wire) -> LogicalConnection:
@@ -104,13 +103,18 @@ class Sandbox:
 
     async def stand_at(self, levels: Sequence[str]) -> None:
         """Leave the levels that are not named, undoing their work; the others are entered later."""
-        self._wanted = ("run", *levels)
+        wanted = ("run", *levels)
+        has_locks = self._leaves_locks(wanted)
+        self._wanted = wanted
         if self.backend.ended.done():
             await self._reopen()
         kept = _common(self._levels, self._wanted)
-        if len(kept) < len(self._levels):
-            await self._end_leaving()
+        has_levels = len(kept) < len(self._levels)
+        if has_levels:
+            await self.settle()
+        if has_levels or has_locks:
             await self._end_statements()
+        if has_levels:
             await self._leave(len(kept))
 
     def try_stand_at(self, levels: Sequence[str]) -> bool:
@@ -118,8 +122,16 @@ class Sandbox:
         wanted = ("run", *levels)
         if self.backend.ended.done() or len(_common(self._levels, wanted)) < len(self._levels):
             return False
+        if self._leaves_locks(wanted):
+            return False
         self._wanted = wanted
         return True
+
+    async def settle(self) -> None:
+        """Return when what was left last is rolled back; raise what that has raised."""
+        left, self._left = self._left, None
+        if left is not None and (answer := await left).error is not None:
+            raise BackendError(answer.error)
 
     async def keep(self) -> None:
         """Make all that is not somebody's uncommitted work real, in the database itself."""
@@ -242,7 +254,7 @@ class Sandbox:
         self.connections.pop(connection.session.number, None)
 
     async def _enter(self, startup: Values) -> None:
-        await self._end_leaving()
+        await self.settle()
         sql: list[str] = []
         if not self._levels:
             if startup != self._startup:
@@ -273,8 +285,7 @@ class Sandbox:
     async def _reopen(self) -> None:
         """Go on after PostgreSQL has ended the connection, which has rolled all back."""
         for connection in list(self.connections.values()):
-            await connection.leave_level()
-            connection.lose()
+            await connection.abandon()
         if self._left is not None:
             await asyncio.wait([self._left])  # it has ended too, and what it says is known
         self.backend = await Backend.open(**self._connect_arguments)
@@ -283,6 +294,11 @@ class Sandbox:
         self._levels.clear()
         self._startup, self._applied, self._kept_applied = {}, {}, {}
         self._checks = self._bare.within = self._left = None
+
+    def _leaves_locks(self, wanted: Sequence[str]) -> bool:
+        """Say whether a scope is left in which advisory locks may have been taken."""
+        is_left = tuple(wanted[: len(self._wanted)]) != self._wanted
+        return is_left and any(it.may_hold_locks for it in list(self.connections.values()))
 
     async def _end_statements(self) -> None:
         lost = Refusal("The test has ended while this statement waited for its turn")
@@ -318,12 +334,6 @@ class Sandbox:
         # Sent and not waited for: what comes next is sent behind it.
         self._left = self.backend.send(query(sql)).done
         await self._note_rollback(Session(0))
-
-    async def _end_leaving(self) -> None:
-        """Raise what the last rollback has raised."""
-        left, self._left = self._left, None
-        if left is not None and (answer := await left).error is not None:
-            raise BackendError(answer.error)
 
     def _note_drawing(self) -> None:
         """Note that work was rolled back, which gives no number of a sequence back."""
