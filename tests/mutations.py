@@ -371,7 +371,7 @@ MUTATIONS = [
     Mutation(
         8,
         "nobody reads beside uncommitted writes",
-        "testing/gate.py",
+        "testing/sandbox/gate.py",
         "free = self.owner is None or self.owner is waiting.session or waiting.passes_owner",
         "free = True",
         "tests/testing/test_refusals.py",
@@ -379,7 +379,7 @@ MUTATIONS = [
     Mutation(
         8,
         "a task that waits for itself is told at once",
-        "testing/gate.py",
+        "testing/sandbox/gate.py",
         "if owner.task is not None and owner.task is session.task:",
         "if owner.task is not None and owner.task is None:",
         "tests/testing/test_refusals.py",
@@ -387,7 +387,7 @@ MUTATIONS = [
     Mutation(
         8,
         "an error of a reader undoes the savepoint",
-        "testing/execution.py",
+        "testing/sandbox/execution.py",
         "        else:\n            await sandbox.undo(session)\n"
         "            gate.release(session)\n",
         "        elif gate.owner is session:\n            await sandbox.undo(session)\n"
@@ -397,7 +397,7 @@ MUTATIONS = [
     Mutation(
         8,
         "SET LOCAL ends with its transaction",
-        "testing/transactions.py",
+        "testing/sandbox/transactions.py",
         "        session.parameters.local.clear()\n",
         "",
         "tests/testing/conformance/test_parameters.py",
@@ -405,7 +405,7 @@ MUTATIONS = [
     Mutation(
         8,
         "deferred constraints are checked at each COMMIT",
-        "testing/sandbox.py",
+        "testing/sandbox/__init__.py",
         '        checks = "SET CONSTRAINTS ALL IMMEDIATE; " if rows else ""\n',
         '        checks = ""\n',
         "tests/testing/conformance/test_constraints.py",
@@ -413,7 +413,7 @@ MUTATIONS = [
     Mutation(
         8,
         "nobody ends the connection that all share",
-        "testing/statements.py",
+        "testing/sandbox/statements.py",
         '    if functions & {"PG_TERMINATE_BACKEND", "PG_CANCEL_BACKEND"}:\n',
         "    if False:\n",
         "tests/testing/test_connection.py",
@@ -421,7 +421,7 @@ MUTATIONS = [
     Mutation(
         8,
         "a ping is no write",
-        "testing/prepared.py",
+        "testing/sandbox/prepared.py",
         "found[0] if found else _EMPTY\n",
         "found[0] if found else _UNKNOWN\n",
         "tests/testing/test_connection.py",
@@ -429,7 +429,7 @@ MUTATIONS = [
     Mutation(
         8,
         "an error within a savepoint stops no other connection",
-        "testing/execution.py",
+        "testing/sandbox/execution.py",
         "            await sandbox.undo_to(session, session.transaction.savepoints[-1])\n",
         "            pass\n",
         "tests/testing/test_connection.py",
@@ -437,7 +437,7 @@ MUTATIONS = [
     Mutation(
         8,
         "each connection is told the isolation level of its own transaction",
-        "testing/session.py",
+        "testing/sandbox/session.py",
         '            "transaction_isolation": self.isolation,\n',
         "",
         "tests/testing/test_connection.py",
@@ -445,7 +445,7 @@ MUTATIONS = [
     Mutation(
         8,
         "constraints that a test has made are checked too",
-        "testing/execution.py",
+        "testing/sandbox/execution.py",
         "                self._sandbox.forget_checks()\n",
         "                pass\n",
         "tests/testing/test_connection.py",
@@ -453,7 +453,7 @@ MUTATIONS = [
     Mutation(
         8,
         "a test ends in a rollback",
-        "testing/sandbox.py",
+        "testing/sandbox/__init__.py",
         '            sql = "ROLLBACK"\n',
         '            sql = "COMMIT"\n',
         "tests/testing/conformance/test_transactions.py",
@@ -461,7 +461,7 @@ MUTATIONS = [
     Mutation(
         8,
         "sequences are new in each test",
-        "testing/sandbox.py",
+        "testing/sandbox/__init__.py",
         '            sql += f"; {reset_sequences(sequences)}"\n',
         "            pass\n",
         "tests/testing/conformance/test_sequences.py",
@@ -469,7 +469,7 @@ MUTATIONS = [
     Mutation(
         8,
         "another connection's cursor outlives a rollback",
-        "testing/execution.py",
+        "testing/sandbox/execution.py",
         "        elif opens and gate.owner is None:\n            await sandbox.seal()\n",
         "",
         "tests/testing/conformance/test_streams.py",
@@ -477,7 +477,7 @@ MUTATIONS = [
     Mutation(
         8,
         "a read-only transaction cannot write",
-        "testing/execution.py",
+        "testing/sandbox/execution.py",
         "        read_only = session.is_read_only and any(\n",
         "        read_only = False and any(\n",
         "tests/testing/conformance/test_read_only.py",
@@ -485,7 +485,7 @@ MUTATIONS = [
     Mutation(
         8,
         "a reader's savepoint holds nobody up",
-        "testing/execution.py",
+        "testing/sandbox/execution.py",
         "        if gate.owner is session and session.transaction is not None:\n",
         "        if session.transaction is not None:\n            gate.own(session)\n",
         "tests/testing/conformance/test_savepoints.py",
@@ -493,7 +493,7 @@ MUTATIONS = [
     Mutation(
         8,
         "a connection does not see another one's temporary tables",
-        "testing/temporary.py",
+        "testing/sandbox/temporary.py",
         '        return "; ".join(table.turn() for table in others + own)\n',
         '        return ""\n',
         "tests/testing/conformance/test_schema.py",
@@ -501,7 +501,7 @@ MUTATIONS = [
     Mutation(
         8,
         "an idle connection is ended as its session says",
-        "testing/connection.py",
+        "testing/sandbox/connection.py",
         "        self._timeouts.start()\n",
         "",
         "tests/testing/conformance/test_cancellation.py",
@@ -509,7 +509,7 @@ MUTATIONS = [
     Mutation(
         8,
         "names of cursors are a connection's own",
-        "testing/translation.py",
+        "testing/sandbox/translation.py",
         '        return f"{self._number}.{name}"\n',
         "        return name\n",
         "tests/testing/conformance/test_streams.py",
@@ -517,7 +517,7 @@ MUTATIONS = [
     Mutation(
         8,
         "a long queue is no deadlock",
-        "testing/gate.py",
+        "testing/sandbox/gate.py",
         "        elif held < self.wait:\n",
         "        elif held < 0:\n",
         "tests/testing/test_gate.py",
@@ -525,7 +525,7 @@ MUTATIONS = [
     Mutation(
         8,
         "a driver that is asked past the engines is refused",
-        "testing/drivers.py",
+        "testing/engines/drivers.py",
         "        setattr(module, name, wrap(original, self._ask))\n",
         "",
         "tests/testing/test_drivers.py",
@@ -533,7 +533,7 @@ MUTATIONS = [
     Mutation(
         8,
         "the environment leads an engine to no other server",
-        "testing/arguments.py",
+        "testing/engines/arguments.py",
         '    "hostaddr": "",\n',
         "",
         "tests/testing/test_arguments.py",
@@ -541,7 +541,7 @@ MUTATIONS = [
     Mutation(
         8,
         "a pool that outlives a test is bound anew",
-        "testing/engines.py",
+        "testing/engines/__init__.py",
         "        raise DisconnectionError  # the pool makes a new one, for this target\n",
         "        return\n",
         "tests/testing/test_engines.py",
@@ -549,7 +549,7 @@ MUTATIONS = [
     Mutation(
         8,
         "a connection that is kept open does not cross into another database",
-        "testing/engines.py",
+        "testing/engines/__init__.py",
         '    (Engine, "before_cursor_execute", _check_used),\n',
         "",
         "tests/testing/test_engines.py",
@@ -557,7 +557,7 @@ MUTATIONS = [
     Mutation(
         8,
         "a database that is being built is for its own threads",
-        "testing/engines.py",
+        "testing/engines/__init__.py",
         "    if _route is not None and threading.current_thread() not in _route.others:\n",
         "    if _route is not None:\n",
         "tests/testing/test_engines.py",
@@ -565,7 +565,7 @@ MUTATIONS = [
     Mutation(
         8,
         "what a connection starts with outlives the first test",
-        "testing/sandbox.py",
+        "testing/sandbox/__init__.py",
         "                    await self.backend.query(sql_of_startup)\n",
         "                    sql.append(sql_of_startup)\n",
         "tests/testing/test_engines.py",
@@ -599,15 +599,15 @@ MUTATIONS = [
     Mutation(
         8,
         "a run on a shared server leaves the databases of other roles alone",
-        "testing/databases.py",
-        """    "AND pg_has_role(datdba, 'USAGE')"  # another""",
-        """    ""  # another""",
+        "testing/databases/__init__.py",
+        """    "AND pg_has_role(datdba, 'USAGE') "  # another""",
+        """    " "  # another""",
         "tests/plugin/test_servers.py",
     ),
     Mutation(
         8,
         "the databases of a run that was killed are dropped by the next one",
-        "testing/databases.py",
+        "testing/databases/__init__.py",
         "if number != self._number:  # its run was killed",
         "if number is None:",
         "tests/plugin/test_servers.py",
@@ -623,7 +623,7 @@ MUTATIONS = [
     Mutation(
         8,
         "an engine's URL does not lead to its server",
-        "testing/engines.py",
+        "testing/engines/__init__.py",
         '    (Engine, "do_connect", _direct),\n',
         "",
         "tests/testing/test_engines.py",
@@ -631,7 +631,7 @@ MUTATIONS = [
     Mutation(
         8,
         "a test that has ended loses its transactions",
-        "testing/connection.py",
+        "testing/sandbox/connection.py",
         "        self.session.lose()\n",
         "",
         "tests/testing/test_refusals.py",
@@ -639,7 +639,7 @@ MUTATIONS = [
     Mutation(
         8,
         "runs on one server know which of them live",
-        "testing/databases.py",
+        "testing/databases/__init__.py",
         '("SELECT pg_advisory_lock($1, $2)", _FAMILY, self._number)',
         '("SELECT 1")',
         "tests/testing/test_databases.py",
@@ -647,7 +647,7 @@ MUTATIONS = [
     Mutation(
         8,
         "a template is built by one run alone",
-        "testing/databases.py",
+        "testing/databases/__init__.py",
         '        await self.execute("SELECT pg_advisory_lock($1, hashtext($2))", -_FAMILY, name)\n',
         "",
         "tests/testing/test_databases.py",
@@ -655,7 +655,7 @@ MUTATIONS = [
     Mutation(
         8,
         "a database that was left is dropped by no run",
-        "testing/databases.py",
+        "testing/databases/__init__.py",
         "    \"AND shobj_description(oid, 'pg_database') IS NULL\"\n",
         "",
         "tests/testing/test_databases.py",
@@ -687,7 +687,7 @@ MUTATIONS = [
     Mutation(
         8,
         "a database that is kept has what was committed",
-        "testing/sandbox.py",
+        "testing/sandbox/__init__.py",
         '"ROLLBACK TO SAVEPOINT s; COMMIT"',
         '"ROLLBACK"',
         "tests/plugin/test_keep.py",
@@ -695,7 +695,7 @@ MUTATIONS = [
     Mutation(
         8,
         "advisory locks end with their test",
-        "testing/sandbox.py",
+        "testing/sandbox/__init__.py",
         "        return is_left and any(",
         "        return False and any(",
         "tests/testing/test_refusals.py",

@@ -77,11 +77,11 @@ PLUGIN_IMPORTS_LAZILY = {
     "stillroom.testing.client",
     "stillroom.testing.named",
     "stillroom.testing.queries",
-    "stillroom.testing.revisions",
+    "stillroom.testing.databases.revisions",
     "stillroom.testing.run",
-    "stillroom.testing.server",
-    "stillroom.testing.tables",
-    "stillroom.testing.template",
+    "stillroom.testing.databases.server",
+    "stillroom.testing.databases.tables",
+    "stillroom.testing.databases.template",
 }
 """What the plugin's fixtures import when they run, so that loading the plugin costs little."""
 

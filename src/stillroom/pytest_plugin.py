@@ -16,10 +16,10 @@ import pytest
 from stillroom.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from stillroom.testing.databases.server import Server
+    from stillroom.testing.databases.template import Schema
     from stillroom.testing.queries import QueryLog
     from stillroom.testing.run import Run
-    from stillroom.testing.server import Server
-    from stillroom.testing.template import Schema
 
 RUN: "pytest.StashKey[Run]" = pytest.StashKey()
 ITEM: "pytest.StashKey[pytest.Item]" = pytest.StashKey()
@@ -182,7 +182,7 @@ def pytest_fixture_setup(
     _ = fixturedef
     run = request.config.stash.get(RUN, None)
     if run is not None and _is_ours(request.config.stash[ITEM]):
-        _stand_at(run, request.node)
+        run.stand_at_fixture(_levels(request.node), _isolation_of(request.node))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -191,7 +191,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     run = item.config.stash.get(RUN, None)
     if run is None or not _is_ours(item):
         return (yield)
-    _stand_at(run, item)
+    run.stand_at(_levels(item), _isolation(item))
     result = yield
     _fail_by_refusals(run, item)
     limit = item.config.getoption("--stillroom-max-repeats")
@@ -304,7 +304,7 @@ def _start(config: pytest.Config) -> "Run":
 
 
 def _server(config: pytest.Config) -> "Server":
-    from stillroom.testing.server import GivenServer, PrivateServer  # noqa: PLC0415
+    from stillroom.testing.databases.server import GivenServer, PrivateServer  # noqa: PLC0415
 
     if (told := getattr(config, "workerinput", {}).get("stillroom")) is not None:
         return GivenServer(*told)
@@ -323,10 +323,10 @@ def _server(config: pytest.Config) -> "Server":
 
 def _schema(config: pytest.Config) -> "Schema":
     if metadata := str(config.getini("stillroom_metadata")):
-        from stillroom.testing.tables import Tables  # noqa: PLC0415
+        from stillroom.testing.databases.tables import Tables  # noqa: PLC0415
 
         return Tables(metadata)
-    from stillroom.testing.revisions import Revisions  # noqa: PLC0415
+    from stillroom.testing.databases.revisions import Revisions  # noqa: PLC0415
 
     return Revisions(_migrations_folder(config))
 
@@ -353,8 +353,8 @@ def _isolation(item: pytest.Item) -> str:
     return str(isolation)
 
 
-def _stand_at(run: "Run", node: Any) -> None:
-    run.stand_at(_levels(node), _isolation(node) if isinstance(node, pytest.Item) else None)
+def _isolation_of(node: Any) -> str | None:
+    return _isolation(node) if isinstance(node, pytest.Item) else None
 
 
 def _fail_by_refusals(run: "Run", item: pytest.Item) -> None:

@@ -88,7 +88,7 @@ def test_after():
 """
 
 BREAKING = """
-from stillroom.testing.backend import Backend
+from stillroom.testing.wire.backend import Backend
 
 send = Backend.send
 

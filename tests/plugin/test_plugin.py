@@ -212,3 +212,58 @@ def test_the_marker_is_read_strictly(project: Project) -> None:
     project.write(test_project="import pytest\n\n@pytest.mark.stillroom\ndef test_one(): pass\n")
 
     assert 'write @pytest.mark.stillroom(isolation="clone")' in project.run().output
+
+
+LATE = """
+import asyncio
+
+import pytest
+from models import Session, User
+from sqlalchemy import func, select
+
+
+def run(work):
+    return asyncio.run(work)
+
+
+async def add(email):
+    async with Session() as session:
+        session.add(User(email=email))
+        await session.commit()
+
+
+async def count():
+    async with Session() as session:
+        return await session.scalar(select(func.count()).select_from(User))
+
+
+@pytest.fixture(scope="session")
+def wide():
+    return run(count())
+
+
+@pytest.fixture
+def arranged(request):
+    run(add("a"))
+    assert request.getfixturevalue("wide") == 1
+
+
+def test_first(arranged):
+    assert run(count()) == 1
+
+
+def test_second():
+    assert run(count()) == 0
+"""
+
+
+@pytest.mark.parametrize("isolation", ["sandbox", "clone"])
+def test_a_fixture_of_a_wider_scope_that_comes_late_undoes_nothing(
+    project: Project, isolation: str
+) -> None:
+    """What a fixture of the test has committed stays when it asks for one of the session."""
+    project.write(test_project=LATE)
+
+    outcome = project.run(f"--stillroom-isolation={isolation}")
+
+    assert outcome.counts == "2 passed", outcome.output

@@ -13,11 +13,11 @@ from sqlalchemy import make_url, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from stillroom.postgres import Cluster
-from stillroom.testing.drivers import own_connections
 from stillroom.testing.engines import DatabaseTarget, SandboxTarget, direct_to, install
-from stillroom.testing.relay import Relay
+from stillroom.testing.engines.drivers import own_connections
 from stillroom.testing.sandbox import Sandbox
-from stillroom.testing.transport import AnyLoop
+from stillroom.testing.wire.relay import Relay
+from stillroom.testing.wire.transport import AnyLoop
 
 SCHEMA = """
 CREATE TYPE mood AS ENUM ('sad', 'ok', 'happy');

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from stillroom.errors import ConfigurationError
 from stillroom.testing.engines import DatabaseTarget, direct_to, install, take_strays, uninstall
-from stillroom.testing.places import Place
+from stillroom.testing.engines.places import Place
 from stillroom.testing.sandbox import Sandbox
 from tests.testing.conftest import TRAP, RunningSandbox
 from tests.testing.trap import Trap, set_trap

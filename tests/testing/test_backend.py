@@ -7,7 +7,7 @@ from typing import Any, cast
 import asyncpg
 import pytest
 
-from stillroom.testing.backend import Backend, BackendError
+from stillroom.testing.wire.backend import Backend, BackendError
 
 
 async def test_asyncpg_has_the_names_that_are_used(database_url: str) -> None:

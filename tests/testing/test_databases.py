@@ -7,7 +7,7 @@ import pytest
 
 from stillroom.postgres import Cluster
 from stillroom.testing.databases import Databases
-from stillroom.testing.server import GivenServer
+from stillroom.testing.databases.server import GivenServer
 
 NewRun = Callable[[], Databases]
 

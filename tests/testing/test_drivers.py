@@ -20,7 +20,6 @@ from sqlalchemy import create_engine, event, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import QueuePool
 
-from stillroom.testing.drivers import FUNNELS, own_connections
 from stillroom.testing.engines import (
     DatabaseTarget,
     StrayConnectionError,
@@ -31,6 +30,7 @@ from stillroom.testing.engines import (
     take_strays,
     uninstall,
 )
+from stillroom.testing.engines.drivers import FUNNELS, own_connections
 from stillroom.testing.refusal import MARKER
 from stillroom.testing.sandbox import Sandbox
 from tests.testing.conftest import RunningSandbox

@@ -27,7 +27,6 @@ from sqlalchemy.pool import (
 
 from stillroom.engine import EngineSettings
 from stillroom.manager import DatabaseSessionManager
-from stillroom.testing.drivers import own_connections
 from stillroom.testing.engines import (
     DatabaseTarget,
     StrayConnectionError,
@@ -38,10 +37,11 @@ from stillroom.testing.engines import (
     take_strays,
     uninstall,
 )
+from stillroom.testing.engines.drivers import own_connections
 from stillroom.testing.refusal import MARKER
-from stillroom.testing.relay import Relay
 from stillroom.testing.sandbox import Sandbox
-from stillroom.testing.transport import AnyLoop
+from stillroom.testing.wire.relay import Relay
+from stillroom.testing.wire.transport import AnyLoop
 from tests.conftest import NewDatabase
 from tests.testing.conftest import TRAP, RunningSandbox
 

@@ -2,8 +2,8 @@
 
 import asyncio
 
-from stillroom.testing.gate import Gate
-from stillroom.testing.session import Session
+from stillroom.testing.sandbox.gate import Gate
+from stillroom.testing.sandbox.session import Session
 
 
 async def test_a_long_queue_is_waited_for() -> None:

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stillroom.testing.sandbox import Sandbox
-from stillroom.testing.transport import AnyLoop
+from stillroom.testing.wire.transport import AnyLoop
 from tests.testing.conftest import RunningSandbox
 
 READS = [

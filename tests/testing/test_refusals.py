@@ -10,9 +10,9 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
-from stillroom.testing.backend import BackendError
 from stillroom.testing.engines import StrayConnectionError, direct_to, take_strays
 from stillroom.testing.sandbox import Sandbox
+from stillroom.testing.wire.backend import BackendError
 from tests.testing.conftest import TRAP, RunningSandbox
 
 MARKER = '@pytest.mark.stillroom(isolation="clone")'

@@ -2,7 +2,7 @@
 
 import pytest
 
-from stillroom.testing.statements import Kind, read_statements
+from stillroom.testing.sandbox.statements import Kind, read_statements
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ from collections.abc import Set as AbstractSet
 
 import pytest
 
-from stillroom.testing.statements import read_statements
-from stillroom.testing.translation import Translation, mirrored
+from stillroom.testing.sandbox.statements import read_statements
+from stillroom.testing.sandbox.translation import Translation, mirrored
 
 XID = "current_setting('stillroom.xid', true)"
 ISOLATION = "current_setting('stillroom.transaction_isolation', true)"

@@ -7,7 +7,7 @@ from typing import Any
 import httpx2
 from starlette.testclient import TestClient
 
-from stillroom.testing.transport import in_the_name_of
+from stillroom.testing.wire.transport import in_the_name_of
 
 
 def asynchronous(client: TestClient) -> httpx2.AsyncClient:

@@ -11,13 +11,13 @@ from sqlalchemy import Dialect
 
 from stillroom.testing.cost import Cost
 from stillroom.testing.databases import Databases
+from stillroom.testing.databases.server import Server
+from stillroom.testing.databases.template import Template
 from stillroom.testing.engines import DatabaseTarget, Target
-from stillroom.testing.places import Place
-from stillroom.testing.relay import Relay, Settings
-from stillroom.testing.server import Server
-from stillroom.testing.template import Template
+from stillroom.testing.engines.places import Place
 from stillroom.testing.thread import LoopThread
-from stillroom.testing.transport import AnyLoop
+from stillroom.testing.wire.relay import Relay, Settings
+from stillroom.testing.wire.transport import AnyLoop
 
 _AHEAD = 3
 """How many clones wait for tests to come."""
@@ -47,16 +47,17 @@ class CloneIsolation:
     def stand_at(self, levels: Sequence[str]) -> Target:
         """Drop the databases of the scopes that are not named."""
         self._clones.foresee()
-        wanted = ("run", *levels)
-        kept = 1
-        while kept < min(len(wanted), len(self._levels)) and self._levels[kept].key == wanted[kept]:
-            kept += 1
+        kept = self._count_kept(levels)
         for level in reversed(self._levels[kept:]):
             level.end()
         del self._levels[kept:]
-        for key in wanted[kept:]:
+        for key in levels[kept - 1 :]:
             self._levels.append(_Level(key, self._levels[-1], self._clones, self.cost))
         return self._levels[-1]
+
+    def has_work(self, levels: Sequence[str]) -> bool:
+        """Say whether scopes that are not named have a database."""
+        return any(level.has_database for level in self._levels[self._count_kept(levels) :])
 
     def url(self) -> str:
         """Return the URL of the database of the innermost scope."""
@@ -71,6 +72,14 @@ class CloneIsolation:
         for level in reversed(self._levels):
             level.end()
         self._clones.close()
+
+    def _count_kept(self, levels: Sequence[str]) -> int:
+        kept = 1  # the run itself
+        for level, key in zip(self._levels[1:], levels, strict=False):
+            if level.key != key:
+                break
+            kept += 1
+        return kept
 
 
 class _Level:
@@ -95,6 +104,10 @@ class _Level:
 
     def url(self) -> str:
         return self._open().url.render_as_string(hide_password=False)
+
+    @property
+    def has_database(self) -> bool:
+        return self._name is not None
 
     def keep(self) -> str:
         name, self._name = self._name or "", None

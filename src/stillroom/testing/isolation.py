@@ -10,13 +10,13 @@ from sqlalchemy import Dialect
 from stillroom.testing.canary import Canary
 from stillroom.testing.cost import Cost
 from stillroom.testing.databases import Databases
+from stillroom.testing.databases.server import Server
+from stillroom.testing.databases.template import Template
 from stillroom.testing.engines import SandboxTarget, Target
 from stillroom.testing.refusal import Refusal
 from stillroom.testing.sandbox import Sandbox
-from stillroom.testing.server import Server
-from stillroom.testing.template import Template
 from stillroom.testing.thread import LoopThread
-from stillroom.testing.transport import AnyLoop
+from stillroom.testing.wire.transport import AnyLoop
 
 
 class Isolation(Protocol):
@@ -32,6 +32,10 @@ class Isolation(Protocol):
 
         The scopes are named from the widest on. What one needs is made when it first connects.
         """
+        ...
+
+    def has_work(self, levels: Sequence[str]) -> bool:
+        """Say whether something was done in scopes that are not named."""
         ...
 
     def url(self) -> str:
@@ -85,6 +89,10 @@ class SandboxIsolation:
             with self.cost.measured():
                 self._thread.call(self._opened.sandbox.stand_at(levels))
         return self
+
+    def has_work(self, levels: Sequence[str]) -> bool:
+        """Say whether there is something to roll back in scopes that are not named."""
+        return self._opened is not None and self._opened.sandbox.has_work(levels)
 
     def direct(self, dialect: Dialect, arguments: dict[str, Any]) -> None:
         """Send an engine into the sandbox."""

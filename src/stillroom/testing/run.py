@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from stillroom.errors import StillroomError
 from stillroom.testing.clones import CloneIsolation
 from stillroom.testing.databases import Databases
+from stillroom.testing.databases.server import Server
+from stillroom.testing.databases.template import Schema, Template
 from stillroom.testing.engines import allow, direct_to, install, take_strays, uninstall
 from stillroom.testing.isolation import Isolation, SandboxIsolation
 from stillroom.testing.queries import QueryLog
-from stillroom.testing.server import Server
-from stillroom.testing.template import Schema, Template
 from stillroom.testing.thread import LoopThread
 
 
@@ -107,6 +107,17 @@ class Run:
             target = chosen.stand_at(levels[-1:])
         self._isolation = chosen
         direct_to(target)
+
+    def stand_at_fixture(self, levels: Sequence[str], isolation: str | None = None) -> None:
+        """Stand at the scope of a fixture that is about to be set up.
+
+        Where a narrower scope has done something already it stays so, for that is not to be lost:
+        what a fixture then does that was asked for late goes with the narrower scope.
+        """
+        default = self._isolations[self._default]
+        if isolation is None and (default.has_work(levels) or self._unlike(default).has_work([])):
+            return
+        self.stand_at(levels, isolation)
 
     def leave_alone(self) -> None:
         """Let engines go where their URLs say: the test has not asked for a database."""

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from stillroom.testing.statements import Statement
+from stillroom.testing.sandbox.statements import Statement
 
 Values = dict[str, str]
 

@@ -3,11 +3,11 @@
 import re
 from typing import TYPE_CHECKING
 
-from stillroom.testing.backend import BackendError
-from stillroom.testing.execution import Execution, ignore
 from stillroom.testing.refusal import Refusal, SandboxError
-from stillroom.testing.session import Savepoint, Session, Transaction, identifier, short
-from stillroom.testing.statements import Statement
+from stillroom.testing.sandbox.execution import Execution, ignore
+from stillroom.testing.sandbox.session import Savepoint, Session, Transaction, identifier, short
+from stillroom.testing.sandbox.statements import Statement
+from stillroom.testing.wire.backend import BackendError
 
 if TYPE_CHECKING:
     from stillroom.testing.sandbox import Sandbox

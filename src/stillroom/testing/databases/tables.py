@@ -8,8 +8,8 @@ from typing import Any
 from sqlalchemy import MetaData, create_mock_engine
 
 from stillroom.engine import EngineSettings, create_engine
+from stillroom.testing.databases.sources import digest, loaded
 from stillroom.testing.named import find
-from stillroom.testing.sources import digest, loaded
 from stillroom.url import parse_url
 
 

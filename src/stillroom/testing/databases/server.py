@@ -11,7 +11,7 @@ from sqlalchemy import make_url
 
 from stillroom.errors import ConfigurationError
 from stillroom.postgres import Cluster, temporary_cluster
-from stillroom.testing.kept import KeptCluster
+from stillroom.testing.databases.kept import KeptCluster
 from stillroom.url import parse_url
 
 

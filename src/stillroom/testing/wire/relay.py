@@ -6,10 +6,10 @@ Each is a physical connection in the thread of the run, and a wire to the applic
 import asyncio
 from typing import Any
 
-from stillroom.testing import messages
-from stillroom.testing.backend import Backend
-from stillroom.testing.messages import Message, Messages
-from stillroom.testing.transport import Wire
+from stillroom.testing.wire import messages
+from stillroom.testing.wire.backend import Backend
+from stillroom.testing.wire.messages import Message, Messages
+from stillroom.testing.wire.transport import Wire
 
 Settings = dict[str, str]
 """Run-time parameters that a connection starts with."""

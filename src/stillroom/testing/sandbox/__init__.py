@@ -9,23 +9,23 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from stillroom.testing.backend import Answer, Backend, BackendError
-from stillroom.testing.catalog import (
+from stillroom.testing.cost import Cost
+from stillroom.testing.refusal import Refusal
+from stillroom.testing.sandbox.catalog import (
     DEFERRABLE,
     SEQUENCES,
     VOLATILE,
     WRITING_FUNCTIONS,
     reset_sequences,
 )
-from stillroom.testing.connection import LogicalConnection
-from stillroom.testing.cost import Cost
-from stillroom.testing.gate import Gate
-from stillroom.testing.messages import query
-from stillroom.testing.parameters import Values, apply
-from stillroom.testing.refusal import Refusal
-from stillroom.testing.session import Savepoint, Session
-from stillroom.testing.temporary import TABLES, TemporaryTables
-from stillroom.testing.transport import Wire
+from stillroom.testing.sandbox.connection import LogicalConnection
+from stillroom.testing.sandbox.gate import Gate
+from stillroom.testing.sandbox.parameters import Values, apply
+from stillroom.testing.sandbox.session import Savepoint, Session
+from stillroom.testing.sandbox.temporary import TABLES, TemporaryTables
+from stillroom.testing.wire.backend import Answer, Backend, BackendError
+from stillroom.testing.wire.messages import query
+from stillroom.testing.wire.transport import Wire
 
 
 @dataclass
@@ -117,12 +117,14 @@ class Sandbox:
         if has_levels:
             await self._leave(len(kept))
 
+    def has_work(self, levels: Sequence[str]) -> bool:
+        """Say whether a level has been entered that is not named; called from any thread."""
+        return len(_common(self._levels, ("run", *levels))) < len(self._levels)
+
     def try_stand_at(self, levels: Sequence[str]) -> bool:
         """Do what stand_at does, from another thread, if no level is left; else say no."""
         wanted = ("run", *levels)
-        if self.backend.ended.done() or len(_common(self._levels, wanted)) < len(self._levels):
-            return False
-        if self._leaves_locks(wanted):
+        if self.backend.ended.done() or self.has_work(levels) or self._leaves_locks(wanted):
             return False
         self._wanted = wanted
         return True

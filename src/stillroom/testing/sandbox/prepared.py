@@ -4,12 +4,12 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from stillroom.testing import messages
-from stillroom.testing.backend import Answer
-from stillroom.testing.messages import Message
-from stillroom.testing.statements import Kind, Statement, read_statements
-from stillroom.testing.translation import Translation
-from stillroom.testing.units import Unit
+from stillroom.testing.sandbox.statements import Kind, Statement, read_statements
+from stillroom.testing.sandbox.translation import Translation
+from stillroom.testing.sandbox.units import Unit
+from stillroom.testing.wire import messages
+from stillroom.testing.wire.backend import Answer
+from stillroom.testing.wire.messages import Message
 
 
 @dataclass(frozen=True)

@@ -4,16 +4,16 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from stillroom.testing import messages
-from stillroom.testing.advisory import AdvisoryLocks
-from stillroom.testing.backend import Answer
-from stillroom.testing.messages import Message, error_fields
-from stillroom.testing.parameters import Values, changes
-from stillroom.testing.prepared import Prepared, Request
 from stillroom.testing.refusal import Refusal, SandboxError
-from stillroom.testing.session import Session, short
-from stillroom.testing.statements import Kind, Statement
-from stillroom.testing.translation import OF_THE_TRANSACTION, TIMEOUTS, mirrored
+from stillroom.testing.sandbox.advisory import AdvisoryLocks
+from stillroom.testing.sandbox.parameters import Values, changes
+from stillroom.testing.sandbox.prepared import Prepared, Request
+from stillroom.testing.sandbox.session import Session, short
+from stillroom.testing.sandbox.statements import Kind, Statement
+from stillroom.testing.sandbox.translation import OF_THE_TRANSACTION, TIMEOUTS, mirrored
+from stillroom.testing.wire import messages
+from stillroom.testing.wire.backend import Answer
+from stillroom.testing.wire.messages import Message, error_fields
 
 if TYPE_CHECKING:
     from stillroom.testing.sandbox import Sandbox

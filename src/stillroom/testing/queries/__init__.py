@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 
 from stillroom.testing.callsite import CallSite, find_call_site
 from stillroom.testing.engines import is_routed
-from stillroom.testing.queryreport import describe, repetitions, shape, summary
+from stillroom.testing.queries.report import describe, repetitions, shape, summary
 
 
 @dataclass(slots=True, eq=False)

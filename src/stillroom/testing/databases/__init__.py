@@ -7,8 +7,8 @@ from typing import Any, cast
 import asyncpg
 
 from stillroom.errors import ConfigurationError, DatabaseUnavailableError
-from stillroom.testing.drivers import own_connections
-from stillroom.testing.server import Server
+from stillroom.testing.databases.server import Server
+from stillroom.testing.engines.drivers import own_connections
 
 _FAMILY = 0x5711
 """The first key of the advisory locks, by which the runs on one server know each other."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from stillroom.testing.messages import Message, Messages
+from stillroom.testing.wire.messages import Message, Messages
 
 
 @dataclass(eq=False)

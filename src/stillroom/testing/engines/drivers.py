@@ -12,8 +12,8 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-from stillroom.testing.places import Place
-from stillroom.testing.transport import WIRE, AnyLoop
+from stillroom.testing.engines.places import Place
+from stillroom.testing.wire.transport import WIRE, AnyLoop
 
 Check = Callable[[str, Place], None]
 """Take the name of a driver and where it is about to connect to; raise to prevent that."""

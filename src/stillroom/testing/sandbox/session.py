@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from stillroom.testing.parameters import Parameters, Values
 from stillroom.testing.refusal import Refusal, SandboxError
-from stillroom.testing.statements import Statement
+from stillroom.testing.sandbox.parameters import Parameters, Values
+from stillroom.testing.sandbox.statements import Statement
 
 
 @dataclass

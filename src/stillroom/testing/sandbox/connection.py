@@ -4,18 +4,18 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from stillroom.testing import messages
-from stillroom.testing.backend import BackendError
-from stillroom.testing.execution import Execution
-from stillroom.testing.messages import Message
-from stillroom.testing.prepared import Request
 from stillroom.testing.refusal import Refusal, SandboxError
-from stillroom.testing.session import Session
-from stillroom.testing.statements import Kind, Statement, read_statements
-from stillroom.testing.timeouts import IdleTimeouts
-from stillroom.testing.transactions import Transactions
-from stillroom.testing.transport import Wire
-from stillroom.testing.units import Inbox, Unit
+from stillroom.testing.sandbox.execution import Execution
+from stillroom.testing.sandbox.prepared import Request
+from stillroom.testing.sandbox.session import Session
+from stillroom.testing.sandbox.statements import Kind, Statement, read_statements
+from stillroom.testing.sandbox.timeouts import IdleTimeouts
+from stillroom.testing.sandbox.transactions import Transactions
+from stillroom.testing.sandbox.units import Inbox, Unit
+from stillroom.testing.wire import messages
+from stillroom.testing.wire.backend import BackendError
+from stillroom.testing.wire.messages import Message
+from stillroom.testing.wire.transport import Wire
 
 if TYPE_CHECKING:
     from stillroom.testing.sandbox import Sandbox

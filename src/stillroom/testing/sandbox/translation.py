@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 from functools import lru_cache, partial
 
-from stillroom.testing.statements import Statement
+from stillroom.testing.sandbox.statements import Statement
 
 
 def mirrored(statement: Statement) -> frozenset[str]:

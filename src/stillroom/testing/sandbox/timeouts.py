@@ -5,7 +5,7 @@ import re
 import time
 from collections.abc import Callable
 
-from stillroom.testing.session import Session
+from stillroom.testing.sandbox.session import Session
 
 
 class IdleTimeouts:

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from stillroom.testing.refusal import Refusal
-from stillroom.testing.session import Session
+from stillroom.testing.sandbox.session import Session
 
 
 class Gate:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from stillroom.migrations import script_location, upgrade
 from stillroom.testing.apart import apart
-from stillroom.testing.sources import digest, imported
+from stillroom.testing.databases.sources import digest, imported
 
 
 class Revisions:

@@ -4,8 +4,8 @@ from typing import Protocol
 
 from stillroom.errors import StillroomError
 from stillroom.testing.databases import Databases
+from stillroom.testing.databases.server import Server
 from stillroom.testing.engines import routed
-from stillroom.testing.server import Server
 from stillroom.testing.thread import LoopThread
 
 

@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from stillroom.testing.session import Session
-from stillroom.testing.statements import Kind, Statement
+from stillroom.testing.sandbox.session import Session
+from stillroom.testing.sandbox.statements import Kind, Statement
 
 TABLES = (
     "SELECT oid, relname, relkind FROM pg_class "

@@ -10,8 +10,8 @@ from typing import Any
 
 from sqlalchemy import URL, Dialect
 
-from stillroom.testing.places import Place
-from stillroom.testing.transport import WIRE, AnyLoop
+from stillroom.testing.engines.places import Place
+from stillroom.testing.wire.transport import WIRE, AnyLoop
 from stillroom.url import ADDRESS, connect_arguments
 
 

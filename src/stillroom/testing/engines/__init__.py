@@ -20,13 +20,13 @@ from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.pool import ConnectionPoolEntry, Pool
 
 from stillroom.errors import StillroomError
-from stillroom.testing import pools
-from stillroom.testing.arguments import to_database, to_wire
 from stillroom.testing.callsite import find_call_site
-from stillroom.testing.drivers import Watch
-from stillroom.testing.places import Place
+from stillroom.testing.engines import pools
+from stillroom.testing.engines.arguments import to_database, to_wire
+from stillroom.testing.engines.drivers import Watch
+from stillroom.testing.engines.places import Place
 from stillroom.testing.refusal import MARKER
-from stillroom.testing.transport import AnyLoop
+from stillroom.testing.wire.transport import AnyLoop
 
 
 class Target(Protocol):

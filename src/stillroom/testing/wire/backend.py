@@ -9,8 +9,8 @@ from typing import Any, cast
 import asyncpg
 
 from stillroom.errors import StillroomError
-from stillroom.testing.drivers import own_connections
-from stillroom.testing.messages import (
+from stillroom.testing.engines.drivers import own_connections
+from stillroom.testing.wire.messages import (
     REPORTED,
     Message,
     Messages,

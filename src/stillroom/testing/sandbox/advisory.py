@@ -2,11 +2,11 @@
 
 from collections.abc import Awaitable, Callable
 
-from stillroom.testing.backend import Answer, Backend
-from stillroom.testing.messages import Message, error_fields
-from stillroom.testing.parameters import Values, apply
 from stillroom.testing.refusal import Refusal
-from stillroom.testing.session import Savepoint, Session
+from stillroom.testing.sandbox.parameters import Values, apply
+from stillroom.testing.sandbox.session import Savepoint, Session
+from stillroom.testing.wire.backend import Answer, Backend
+from stillroom.testing.wire.messages import Message, error_fields
 
 
 class AdvisoryLocks:
