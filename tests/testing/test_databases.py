@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
+from sqlalchemy import make_url
 
 from stillroom.postgres import Cluster
 from stillroom.testing.databases import Databases
@@ -101,6 +102,20 @@ async def test_a_template_is_built_by_one_run_alone(new_run: NewRun) -> None:
 
     await first.execute(f"ALTER DATABASE {name} IS_TEMPLATE false")
     await first.drop(name)
+
+
+async def test_a_role_uses_no_template_of_another(new_run: NewRun, cluster: Cluster) -> None:
+    """The tables in a copy would be the other's, and it may not read them."""
+    first = new_run()
+    await first.execute("CREATE ROLE another LOGIN CREATEDB")
+    url = make_url(cluster.url("postgres")).set(username="another")
+    other = Databases(GivenServer(url.render_as_string(), "a test"))
+
+    names = [await run.template_name("digest") for run in (first, new_run(), other)]
+
+    assert names[0] == names[1] != names[2]
+    await other.close()
+    await first.execute("DROP ROLE another")
 
 
 async def test_a_template_that_was_not_finished_is_built_anew(new_run: NewRun) -> None:

@@ -62,6 +62,10 @@ class Databases:
         sql = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = $1"
         await self.execute(sql, name)
 
+    async def template_name(self, digest: str) -> str:
+        """Return the name of a template, one for each role: what is in it belongs to its role."""
+        return f"stillroom_template_{digest}_{await self.value(_ROLE)}"
+
     async def begin_template(self, name: str) -> bool:
         """Say whether a template has to be built; other runs then wait until `end_template`.
 
@@ -154,6 +158,7 @@ class Databases:
         await self.execute("SELECT pg_advisory_unlock($1, hashtext($2))", -_FAMILY, name)
 
 
+_ROLE = "SELECT oid FROM pg_roles WHERE rolname = current_user"
 _OF_RUNS = (
     "SELECT datname FROM pg_database WHERE datname LIKE 'stillroom\\_run\\_%' "
     "AND pg_has_role(datdba, 'USAGE') "  # another role's are dropped by its own runs

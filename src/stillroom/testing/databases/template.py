@@ -68,7 +68,7 @@ class Template:
         return self._name
 
     def _find_or_build(self) -> str:
-        name = f"stillroom_template_{self._schema.digest()}"
+        name = self._thread.call(self._databases.template_name(self._schema.digest()))
         if self._thread.call(self._databases.begin_template(name)):
             is_whole = False
             try:
