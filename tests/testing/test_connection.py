@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.util import greenlet_spawn
 
 from stillroom.testing.engines import allow, direct_to, disallow, install
+from stillroom.testing.sandbox import Sandbox
 from tests.conftest import NewDatabase
 from tests.testing.conftest import TRAP, RunningSandbox
 
@@ -46,6 +47,18 @@ async def test_a_lost_server_is_an_error_to_all(new_database: NewDatabase) -> No
     direct_to(None)
     disallow(url)
     await asyncio.to_thread(running.close)
+
+
+async def test_a_fault_of_the_sandbox_is_an_error(
+    sandboxed: AsyncEngine, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody waits for an answer that a fault has prevented, and it is not passed over."""
+    monkeypatch.delattr(Sandbox, "switch")
+    with pytest.raises(DBAPIError, match="The sandbox itself has failed at 'SELECT 1'"):
+        async with sandboxed.connect() as connection:
+            await connection.execute(text("SELECT 1"))
+    assert len(sandbox.refusals) == 1
+    sandbox.refusals.clear()
 
 
 PAIRS = "CREATE TABLE pair (id int UNIQUE DEFERRABLE INITIALLY {when})"

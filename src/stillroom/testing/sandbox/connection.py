@@ -139,6 +139,14 @@ class LogicalConnection:
             except ConnectionError as error:
                 self._fail(messages.error("57P01", str(error)), unit)
                 self.lose()
+            except Exception as error:  # noqa: BLE001  (the application would wait for ever)
+                fault = Refusal(
+                    f"The sandbox itself has failed at {self.session.statement!r}: {error!r}",
+                    "Please report it.",
+                )
+                self._sandbox.refuse(fault)
+                self._fail(messages.error("XX000", str(fault)), unit)
+                self.lose()
 
     def _fail(self, error: bytes, unit: Unit) -> None:
         self.session.fail()
