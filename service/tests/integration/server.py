@@ -68,7 +68,12 @@ def serve(url: str, log: Path) -> Generator[Server]:
     ):
         descriptor = listening.fileno()
         process = subprocess.Popen(
-            [sys.executable, "-m", "uvicorn", "run:server", "--fd", str(descriptor)],
+            # Longer than any client here thinks: whoever uses a connection again in the moment in
+            # which the server closes it as idle gets no answer.
+            [
+                *(sys.executable, "-m", "uvicorn", "run:server"),
+                *("--fd", str(descriptor), "--timeout-keep-alive", "60"),
+            ],
             pass_fds=[descriptor],
             stdout=out,
             stderr=out,
