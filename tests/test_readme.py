@@ -7,7 +7,11 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-SOURCES = [path.read_text() for path in (ROOT / "service" / "app").rglob("*.py")]
+SOURCES = [
+    path.read_text()
+    for folder in ("app", "tests")
+    for path in (ROOT / "service" / folder).rglob("*.py")
+]
 
 
 @pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", README, re.DOTALL))
