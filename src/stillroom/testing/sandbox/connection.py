@@ -1,13 +1,14 @@
 """A logical connection: what the application takes for a connection of its own to PostgreSQL."""
 
 import asyncio
+import re
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from stillroom.testing.refusal import Refusal, SandboxError
 from stillroom.testing.sandbox.execution import Execution
 from stillroom.testing.sandbox.prepared import Request
-from stillroom.testing.sandbox.session import Session
+from stillroom.testing.sandbox.session import Session, Transaction
 from stillroom.testing.sandbox.statements import Kind, Statement, read_statements
 from stillroom.testing.sandbox.timeouts import IdleTimeouts
 from stillroom.testing.sandbox.transactions import Transactions
@@ -51,6 +52,19 @@ class LogicalConnection:
             self._timeouts.stop()
             self._units.append(unit)
             self._run()
+
+    def foresee(self, data: bytes) -> bytes:
+        """Return what BEGIN is answered, and the end of a transaction that has only read.
+
+        Neither can fail, and neither makes anybody wait or go on.
+        """
+        sql = data[5:-1] if data[:1] == b"Q" else b""
+        transaction = self.session.transaction
+        if transaction is None and _BEGIN.fullmatch(sql):
+            return messages.complete("BEGIN") + messages.ready(b"T")
+        if transaction is not None and sql in _ENDS and self._has_only_read(transaction):
+            return messages.complete(_ENDS[sql]) + messages.ready(b"I")
+        return b""
 
     def hang_up(self) -> None:
         """End the connection as its user wants it."""
@@ -118,6 +132,18 @@ class LogicalConnection:
             + self._sandbox.backend.greeting
             + messages.key_data(number, number)
             + messages.ready(b"I")
+        )
+
+    def _has_only_read(self, transaction: Transaction) -> bool:
+        return not (
+            transaction.has_failed
+            or transaction.refusal
+            or transaction.savepoints
+            or self._sandbox.gate.owner is self.session
+            or self.session.has_temporary
+            or self.session.parameters.local
+            or self._execution.prepared.open_portals
+            or self._execution.locks.may_hold
         )
 
     def _run(self) -> None:
@@ -233,3 +259,11 @@ class LogicalConnection:
                     self._wire.deliver(messages.CLOSE_COMPLETE)
                 case _:
                     pass
+
+
+# What asyncpg sends: https://www.postgresql.org/docs/current/sql-begin.html
+_BEGIN = re.compile(
+    rb"BEGIN( ISOLATION LEVEL (READ (UN)?COMMITTED|REPEATABLE READ|SERIALIZABLE))?"
+    rb"( READ ONLY)?( DEFERRABLE)?;"
+)
+_ENDS = {b"COMMIT;": "COMMIT", b"ROLLBACK;": "ROLLBACK"}

@@ -150,6 +150,8 @@ _LENGTH = struct.Struct("!i")
 _STARTUP = struct.Struct("!ii")
 
 AUTHENTICATION_OK = Message(b"R", struct.pack("!i", 0)).encode()
+READY = b"Z" + _LENGTH.pack(5)
+"""How a ReadyForQuery begins; its status follows."""
 SYNC = Message(b"S").encode()
 PARSE_COMPLETE = Message(b"1").encode()
 BIND_COMPLETE = Message(b"2").encode()

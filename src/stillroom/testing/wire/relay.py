@@ -81,6 +81,10 @@ class _RelayedConnection:
         else:
             self._kept.append(data)
 
+    def foresee(self, data: bytes) -> bytes:
+        _ = data
+        return b""
+
     def hang_up(self) -> None:
         self._ending = asyncio.ensure_future(self.end())
 

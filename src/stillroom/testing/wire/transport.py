@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Protocol
 
+from stillroom.testing.wire.messages import READY
+
 WIRE = "/wire/.s.PGSQL.5432"
 """The address that asyncpg gets for a wire: one of a socket, at which nothing listens."""
 
@@ -21,6 +23,13 @@ class Peer(Protocol):
 
     def receive(self, data: bytes, task: "asyncio.Task[Any] | None") -> None:
         """Take bytes that a task of the application sent."""
+        ...
+
+    def foresee(self, data: bytes) -> bytes:
+        """Return the answer to bytes that is certain before they have come; empty if none is.
+
+        Called in the application's thread, while no answer is outstanding.
+        """
         ...
 
     def hang_up(self) -> None:
@@ -43,16 +52,26 @@ class Wire(asyncio.Transport):
         self._loop = asyncio.get_running_loop()
         self._peer: Peer
         self._closing = False
+        self._is_idle = False  # every answer has come
+        self._foreseen: deque[bytes] = deque()
         self._delivered: list[bytes] = []
         self._received: deque[bytes] = deque()
         self._is_paused = False
         peer_loop.call_soon_threadsafe(self._connect, accept)
 
     def write(self, data: Any) -> None:
-        """Send, in the name of the running task."""
+        """Send, in the name of the running task.
+
+        Where the answer is certain the task does not wait for the other thread, which takes the
+        bytes in their order all the same.
+        """
         self._loop = asyncio.get_running_loop()
         sent = bytes(data)
-        self._peer_loop.call_soon_threadsafe(self._send, sent, _task())
+        answer = self._peer.foresee(sent) if self._is_idle else b""
+        self._is_idle = False
+        self._peer_loop.call_soon_threadsafe(self._send, sent, _task(), answer)
+        if answer:
+            self._loop.call_soon(self._receive, answer)
 
     def writelines(self, list_of_data: Iterable[Any]) -> None:
         """Send several pieces as one."""
@@ -63,6 +82,9 @@ class Wire(asyncio.Transport):
 
         The pieces of an answer that come together wake the application once.
         """
+        if self._foreseen:
+            self._compare(data)
+            return
         if not self._delivered:
             self._peer_loop.call_soon(self._flush)
         self._delivered.append(data)
@@ -112,7 +134,9 @@ class Wire(asyncio.Transport):
     def _connect(self, accept: Callable[["Wire"], Peer]) -> None:
         self._peer = accept(self)
 
-    def _send(self, data: bytes, task: "asyncio.Task[Any] | None") -> None:
+    def _send(self, data: bytes, task: "asyncio.Task[Any] | None", answer: bytes) -> None:
+        if answer:
+            self._foreseen.append(answer)
         self._peer.receive(data, task)
 
     def _hang_up(self) -> None:
@@ -123,7 +147,18 @@ class Wire(asyncio.Transport):
             self._loop.call_soon_threadsafe(self._receive, b"".join(self._delivered))
         self._delivered.clear()
 
+    def _compare(self, data: bytes) -> None:
+        """Drop what the application has been told already; end the connection if it was wrong."""
+        if not self._foreseen[0].startswith(data):
+            self._foreseen.clear()
+            self.lose()
+        elif rest := self._foreseen[0].removeprefix(data):
+            self._foreseen[0] = rest
+        else:
+            self._foreseen.popleft()
+
     def _receive(self, data: bytes) -> None:
+        self._is_idle = data[-6:-1] == READY
         self._received.append(data)
         self._drain()
 
