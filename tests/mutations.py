@@ -453,7 +453,7 @@ MUTATIONS = [
     Mutation(
         8,
         "a test ends in a rollback",
-        "testing/sandbox/__init__.py",
+        "testing/sandbox/levels.py",
         '            sql = "ROLLBACK"\n',
         '            sql = "COMMIT"\n',
         "tests/testing/conformance/test_transactions.py",
@@ -461,8 +461,8 @@ MUTATIONS = [
     Mutation(
         8,
         "sequences are new in each test",
-        "testing/sandbox/__init__.py",
-        '            sql += f"; {reset_sequences(sequences)}"\n',
+        "testing/sandbox/levels.py",
+        '            sql += f"; {reset_sequences(gone[0].numbers)}"\n',
         "            pass\n",
         "tests/testing/conformance/test_sequences.py",
     ),
@@ -566,8 +566,8 @@ MUTATIONS = [
         8,
         "what a connection starts with outlives the first test",
         "testing/sandbox/__init__.py",
-        "                    await self.backend.query(sql_of_startup)\n",
-        "                    sql.append(sql_of_startup)\n",
+        "                    await self.backend.query(sql)\n",
+        "                    pass\n",
         "tests/testing/test_engines.py",
     ),
     Mutation(

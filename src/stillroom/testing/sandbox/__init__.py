@@ -6,7 +6,6 @@ are logical ones (`connection.py`), whose COMMIT releases a savepoint.
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from stillroom.testing.cost import Cost
@@ -16,31 +15,16 @@ from stillroom.testing.sandbox.catalog import (
     SEQUENCES,
     VOLATILE,
     WRITING_FUNCTIONS,
-    reset_sequences,
 )
 from stillroom.testing.sandbox.connection import LogicalConnection
 from stillroom.testing.sandbox.gate import Gate
+from stillroom.testing.sandbox.levels import Levels
 from stillroom.testing.sandbox.parameters import Values, apply
 from stillroom.testing.sandbox.session import Savepoint, Session
 from stillroom.testing.sandbox.temporary import TABLES, TemporaryTables
 from stillroom.testing.wire.backend import Answer, Backend, BackendError
 from stillroom.testing.wire.messages import query
 from stillroom.testing.wire.transport import Wire
-
-
-@dataclass
-class _Level:
-    """A savepoint that the work of a scope (session, module, class, test) is rolled back to."""
-
-    key: str
-    applied: Values
-    checks: str | None
-    sequences: dict[str, str] = field(default_factory=dict[str, str])
-    """The last numbers of all sequences when it was entered."""
-    within: dict[str, str] | None = None
-    """The last numbers that a level within it begins with; None when they have to be read."""
-    has_writes: bool = False
-    has_drawn: bool = False  # from a sequence, which no rollback gives back
 
 
 class Sandbox:
@@ -63,9 +47,7 @@ class Sandbox:
         self.backend: Backend
         self._cost = cost or Cost()
         self._connect_arguments = connect_arguments
-        self._wanted: tuple[str, ...] = ("run",)
-        self._bare = _Level("", {}, None)  # the database without a transaction
-        self._levels: list[_Level] = []
+        self._levels = Levels()
         self._left: asyncio.Future[Answer] | None = None  # the answer to the last rollback
         self._startup: Values = {}
         self._applied: Values = {}
@@ -105,28 +87,28 @@ class Sandbox:
         """Leave the levels that are not named, undoing their work; the others are entered later."""
         wanted = ("run", *levels)
         has_locks = self._leaves_locks(wanted)
-        self._wanted = wanted
+        self._levels.wanted = wanted
         if self.backend.ended.done():
             await self._reopen()
-        kept = _common(self._levels, self._wanted)
-        has_levels = len(kept) < len(self._levels)
+        kept = self._levels.kept(wanted)
+        has_levels = kept < len(self._levels)
         if has_levels:
             await self.settle()
         if has_levels or has_locks:
             await self._end_statements()
         if has_levels:
-            await self._leave(len(kept))
+            await self._leave(kept)
 
     def has_work(self, levels: Sequence[str]) -> bool:
         """Say whether a level has been entered that is not named; called from any thread."""
-        return len(_common(self._levels, ("run", *levels))) < len(self._levels)
+        return self._levels.kept(("run", *levels)) < len(self._levels)
 
     def try_stand_at(self, levels: Sequence[str]) -> bool:
         """Do what stand_at does, from another thread, if no level is left; else say no."""
         wanted = ("run", *levels)
         if self.backend.ended.done() or self.has_work(levels) or self._leaves_locks(wanted):
             return False
-        self._wanted = wanted
+        self._levels.wanted = wanted
         return True
 
     async def settle(self) -> None:
@@ -139,12 +121,11 @@ class Sandbox:
         """Make all that is not somebody's uncommitted work real, in the database itself."""
         await self._end_statements()
         await self.backend.query("ROLLBACK TO SAVEPOINT s; COMMIT" if self._levels else "")
-        self._levels.clear()
-        self._bare.within = None
+        self._levels.forget()
 
     async def prepare(self, startup: Values) -> None:
         """Enter the levels that are wanted; called with the turn."""
-        if len(self._levels) < len(self._wanted):
+        if not self._levels.are_wanted:
             with self._cost.measured():
                 await self._enter(startup)
 
@@ -185,8 +166,7 @@ class Sandbox:
         if before:
             self.forget_checks()
         self.commits += 1
-        self._levels[-1].has_writes = True
-        self._levels[-1].within = None
+        self._levels.note_commit()
         self._kept_applied = dict(self._applied)
 
     async def seal(self) -> None:
@@ -197,7 +177,7 @@ class Sandbox:
     async def undo(self, session: Session, savepoint: str = "s") -> None:
         """Roll back to a savepoint; parameters that were set since are gone too."""
         await self.backend.query(f"ROLLBACK TO SAVEPOINT {savepoint}")
-        self._note_drawing()
+        self._levels.note_rollback()
         if savepoint == "s":
             self._applied = dict(self._kept_applied)
         await self._note_rollback(session)
@@ -205,7 +185,7 @@ class Sandbox:
     async def undo_to(self, session: Session, savepoint: Savepoint) -> None:
         """Roll back to a savepoint of the application."""
         await self.backend.query(f"ROLLBACK TO SAVEPOINT {savepoint.identifier}")
-        self._note_drawing()
+        self._levels.note_rollback()
         self._applied = dict(savepoint.applied or {})
         await self._note_rollback(session)
 
@@ -257,32 +237,21 @@ class Sandbox:
 
     async def _enter(self, startup: Values) -> None:
         await self.settle()
-        sql: list[str] = []
-        if not self._levels:
+        count = len(self._levels)
+        if not count:
             if startup != self._startup:
                 # Not with the BEGIN: what is sent in one message is one transaction, whose ROLLBACK
                 # at the end of the test would undo it.
-                if sql_of_startup := apply(startup, self._startup):
-                    await self.backend.query(sql_of_startup)
+                if sql := apply(startup, self._startup):
+                    await self.backend.query(sql)
                 self._startup = dict(startup)
-            sql.append("BEGIN")
-        else:
-            sql.append("RELEASE SAVEPOINT s")
-        first = len(self._levels)
-        if not first:
             self._applied = dict(self._startup)
-        for number, key in enumerate(self._wanted[first:], first):
-            if number:
-                sql.append(f"SAVEPOINT level_{number}")
-            self._levels.append(_Level(key, dict(self._applied), self._checks))
-        sql.append("SAVEPOINT s")
         self._kept_applied = dict(self._applied)
-        await self.backend.query("; ".join(filter(None, sql)))
-        base = self._levels[first - 1] if first else self._bare
-        if base.within is None:
-            base.within = await self._read_sequences()
-        for level in self._levels[first:]:
-            level.sequences = level.within = base.within
+        await self.backend.query(self._levels.enter(self._applied, self._checks))
+        numbers = self._levels.around(count).within
+        if numbers is None:
+            numbers = await self._read_sequences()
+        self._levels.begin_with(count, numbers)
 
     async def _reopen(self) -> None:
         """Go on after PostgreSQL has ended the connection, which has rolled all back."""
@@ -293,13 +262,13 @@ class Sandbox:
         self.backend = await Backend.open(**self._connect_arguments)
         self.gate.owner = None
         self.temporary = TemporaryTables()
-        self._levels.clear()
+        self._levels.forget()
         self._startup, self._applied, self._kept_applied = {}, {}, {}
-        self._checks = self._bare.within = self._left = None
+        self._checks = self._left = None
 
     def _leaves_locks(self, wanted: Sequence[str]) -> bool:
         """Say whether a scope is left in which advisory locks may have been taken."""
-        is_left = tuple(wanted[: len(self._wanted)]) != self._wanted
+        is_left = tuple(wanted[: len(self._levels.wanted)]) != self._levels.wanted
         return is_left and any(it.may_hold_locks for it in list(self.connections.values()))
 
     async def _end_statements(self) -> None:
@@ -313,34 +282,17 @@ class Sandbox:
             await connection.leave_level()
         self._row_locker = self.drawer = None
         if self.gate.owner is not None:
-            self._note_drawing()
+            self._levels.note_rollback()
             self.gate.owner = None
 
     async def _leave(self, count: int) -> None:
-        gone, kept = self._levels[count:], self._levels[:count]
-        sequences = gone[0].sequences
-        self._checks = gone[0].checks
-        is_used = any(level.has_writes or level.has_drawn for level in gone)
-        del self._levels[count:]
-        if not any(level.has_writes for level in kept):
-            self._levels.clear()
-            self._applied = dict(self._startup)
-            sql = "ROLLBACK"
-        else:
-            self._applied = dict(gone[0].applied)
-            self._kept_applied = dict(self._applied)
-            level = f"level_{count}"
-            sql = f"ROLLBACK TO SAVEPOINT {level}; RELEASE SAVEPOINT {level}; SAVEPOINT s"
-        if is_used:
-            sql += f"; {reset_sequences(sequences)}"
+        gone, sql = self._levels.leave(count)
+        self._checks = gone.checks
+        self._applied = dict(gone.applied if self._levels else self._startup)
+        self._kept_applied = dict(self._applied)
         # Sent and not waited for: what comes next is sent behind it.
         self._left = self.backend.send(query(sql)).done
         await self._note_rollback(Session(0))
-
-    def _note_drawing(self) -> None:
-        """Note that work was rolled back, which gives no number of a sequence back."""
-        self._levels[-1].has_drawn = True
-        self._levels[-1].within = None
 
     async def _read_checks(self) -> str:
         """Return the SQL that checks what PostgreSQL checks at a COMMIT."""
@@ -352,12 +304,3 @@ class Sandbox:
     async def _read_sequences(self) -> dict[str, str]:
         rows = await self.backend.query(SEQUENCES)
         return {str(oid): str(value) for oid, value in rows}
-
-
-def _common(levels: Sequence[_Level], wanted: Sequence[str]) -> list[_Level]:
-    kept: list[_Level] = []
-    for level, key in zip(levels, wanted, strict=False):
-        if level.key != key:
-            break
-        kept.append(level)
-    return kept
