@@ -582,10 +582,8 @@ MUTATIONS = [
         8,
         "a refusal that was passed over when a fixture ended fails its test, and no other",
         "pytest_plugin.py",
-        "    run.take_refusals()  # a test that has failed needs no second reason\n"
-        "    result = yield\n"
-        "    _fail_by_refusals(run, item)\n",
-        "    result = yield\n",
+        "        result = yield\n        _fail_by_refusals(run, item)\n    except",
+        "        result = yield\n    except",
         "tests/plugin/test_plugin.py",
     ),
     Mutation(
