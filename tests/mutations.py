@@ -604,6 +604,14 @@ MUTATIONS = [
     ),
     Mutation(
         8,
+        "no engine goes to its URL after the run of tests",
+        "testing/run.py",
+        "direct_to(self._before or _ENDED)",
+        "direct_to(None)",
+        "tests/plugin/test_afterwards.py",
+    ),
+    Mutation(
+        8,
         "the databases of a run that was killed are dropped by the next one",
         "testing/databases/__init__.py",
         "if number != self._number:  # its run was killed",

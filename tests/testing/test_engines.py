@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import logging
+import os
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack
@@ -511,3 +512,46 @@ def test_a_pool_that_was_waited_on_is_waited_on_in_the_next_loop(
     assert [asyncio.run(several()) for _ in range(3)] == [[1] * 5] * 3
     asyncio.run(engine.dispose())
     direct_to(None)
+
+
+def test_a_forked_process_is_refused(running_sandbox: RunningSandbox, sandbox: Sandbox) -> None:
+    """The sandbox is in a thread, and a fork has none of the threads of its parent."""
+    assert sandbox
+    install()
+    direct_to(running_sandbox.target)
+    engine = create_async_engine(TRAP)
+
+    async def connect() -> str:
+        try:
+            async with engine.connect():
+                return "connected"
+        except StrayConnectionError as error:
+            return str(error)
+
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(write, asyncio.run(connect()).encode())
+        os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as answer:
+        assert "forked from that of the tests" in answer.read()
+    os.waitpid(child, 0)
+    direct_to(None)
+
+
+async def test_a_connection_that_is_dropped_outside_of_a_loop_gives_its_work_up(
+    sandboxed: AsyncEngine,
+) -> None:
+    """SQLAlchemy ends a connection that nobody holds when it is collected, in any thread."""
+    connection = await sandboxed.connect()
+    await connection.execute(text("INSERT INTO author (name) VALUES ('a')"))
+    driver = (await connection.get_raw_connection()).driver_connection
+    assert driver is not None
+
+    await asyncio.to_thread(driver.terminate)
+
+    async with sandboxed.connect() as other:
+        assert (await other.execute(text("SELECT name FROM author"))).all() == []
+    await connection.invalidate()
+    await connection.close()

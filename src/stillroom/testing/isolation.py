@@ -133,9 +133,7 @@ class SandboxIsolation:
         if self._opened is None:
             return []
         refusals = self._opened.sandbox.refusals
-        taken = list(refusals)
-        refusals.clear()
-        return taken
+        return [refusals.pop(0) for _ in range(len(refusals))]
 
     def _open(self) -> "_Opened":
         with self._lock:

@@ -8,7 +8,15 @@ from stillroom.testing.clones import CloneIsolation
 from stillroom.testing.databases import Databases
 from stillroom.testing.databases.server import Server
 from stillroom.testing.databases.template import Schema, Template
-from stillroom.testing.engines import allow, direct_to, install, take_strays, uninstall
+from stillroom.testing.engines import (
+    NoTarget,
+    Target,
+    allow,
+    direct_to,
+    directed_to,
+    install,
+    take_strays,
+)
 from stillroom.testing.isolation import Isolation, SandboxIsolation
 from stillroom.testing.queries import QueryLog
 from stillroom.testing.thread import LoopThread
@@ -63,10 +71,12 @@ class Run:
         self._isolations: dict[str, Isolation] = {"sandbox": self._sandbox, "clone": self._clones}
         self._isolation = self._isolations[default]
         self._left: dict[str, str] = {}
+        self._before: Target | None = None
 
     def launch(self) -> None:
         """Start the server in the background, and send every engine of the process to it."""
         install()
+        self._before = directed_to()
         self.queries.install()
         self._thread.start()
         self.server.launch()
@@ -74,7 +84,9 @@ class Run:
 
     def close(self) -> None:
         """End all of it; a server of the run's own is kept for the next one, or left running."""
-        uninstall()
+        # Threads of the application may live on: they must not reach what their URLs name. A run
+        # within another one leaves it as it was.
+        direct_to(self._before or _ENDED)
         self.queries.remove()
         account = self.account()
         for isolation in self._isolations.values():
@@ -195,3 +207,5 @@ class Run:
 
 
 _PLACES = {"sandbox": "the sandbox", "clone": "databases of their own"}
+
+_ENDED = NoTarget("the run of tests has ended. End threads and tasks before it does")

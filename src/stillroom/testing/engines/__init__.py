@@ -6,6 +6,7 @@ replaced when it is taken, and one that a driver is asked for past the engines i
 """
 
 import asyncio
+import os
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -92,6 +93,24 @@ class DatabaseTarget:
             to_database(dialect, arguments, self.url)
 
 
+class NoTarget:
+    """Refuse all connections: there is no database that they could go to."""
+
+    place = None
+
+    def __init__(self, reason: str) -> None:
+        """Take why there is none, and what to do, without a full stop."""
+        self._reason = reason
+
+    def direct(self, dialect: Dialect, arguments: dict[str, Any]) -> None:
+        """Raise StrayConnectionError."""
+        _ = arguments
+        raise StrayConnectionError(
+            f"{_caller()} used an engine for {dialect.driver}, and nothing was opened: "
+            f"{self._reason}"
+        )
+
+
 def install() -> None:
     """Listen to every engine and driver of the process, to those that exist already too.
 
@@ -119,8 +138,13 @@ def direct_to(target: Target | None) -> None:
 
     With None engines connect to where their URLs say, and drivers to where they are told.
     """
-    global _target  # noqa: PLW0603  (engines are hooked by their class: there is one for all)
-    _target = target
+    global _target, _process
+    _target, _process = target, os.getpid()
+
+
+def directed_to() -> Target | None:
+    """Return where new connections are sent."""
+    return _target
 
 
 @contextmanager
@@ -158,9 +182,7 @@ def disallow(url: str | URL) -> None:
 
 def take_strays() -> list[StrayConnectionError]:
     """Return what was refused since the last call, for an application may pass over an error."""
-    taken = list(_strays)
-    _strays.clear()
-    return taken
+    return [_strays.pop(0) for _ in range(len(_strays))]
 
 
 @dataclass(frozen=True)
@@ -248,6 +270,8 @@ def _check_driver(driver: str, place: Place) -> None:
 def _current() -> Target | None:
     if _route is not None and threading.current_thread() not in _route.others:
         return _route.target
+    if _target is not None and os.getpid() != _process:
+        return _FORKED
     return _target
 
 
@@ -281,6 +305,11 @@ def _caller() -> str:
     return f"task {task.get_name()}" if task else f"thread {threading.current_thread().name}"
 
 
+_FORKED = NoTarget(
+    "this process was forked from that of the tests, where the connections of a test end. Start it "
+    f"anew (spawn, or a subprocess), and give the test a database of its own: {MARKER}"
+)
+
 _DRIVERS = ("asyncpg", "psycopg", "psycopg2")
 _OF_POSTGRESQL = {*_DRIVERS, "pg8000", "psycopg2cffi"}
 
@@ -290,6 +319,7 @@ _KEY = "stillroom.target"
 _ALLOWED = object()
 
 _target: Target | None = None
+_process = 0  # which process the target is of
 _route: _Route | None = None
 _allowed: set[Place] = set()
 _strays: list[StrayConnectionError] = []

@@ -273,12 +273,12 @@ class Sandbox:
 
     async def _end_statements(self) -> None:
         lost = Refusal("The test has ended while this statement waited for its turn")
-        for connection in self.connections.values():
+        for connection in list(self.connections.values()):
             self.gate.withdraw(connection.session, lost)
         if self.gate.busy is not None:
             await self.backend.cancel()
         await self.gate.free()
-        for connection in self.connections.values():
+        for connection in list(self.connections.values()):
             await connection.leave_level()
         self._row_locker = self.drawer = None
         if self.gate.owner is not None:

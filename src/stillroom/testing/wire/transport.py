@@ -8,7 +8,7 @@ whichever one runs. So a pool lives on from test to test, each of which may have
 import asyncio
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any, Protocol
 
@@ -65,9 +65,11 @@ class Wire(asyncio.Transport):
         Where the answer is certain the task does not wait for the other thread, which takes the
         bytes in their order all the same.
         """
-        self._loop = asyncio.get_running_loop()
         sent = bytes(data)
-        answer = self._peer.foresee(sent) if self._is_idle else b""
+        answer = b""
+        with suppress(RuntimeError):  # a connection is ended outside of any loop too
+            self._loop = asyncio.get_running_loop()
+            answer = self._peer.foresee(sent) if self._is_idle else b""
         self._is_idle = False
         self._peer_loop.call_soon_threadsafe(self._send, sent, _task(), answer)
         if answer:
@@ -143,8 +145,9 @@ class Wire(asyncio.Transport):
         self._peer.hang_up()
 
     def _flush(self) -> None:
-        if self._delivered and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._receive, b"".join(self._delivered))
+        if self._delivered:
+            with suppress(RuntimeError):  # the loop has been closed: nobody waits there
+                self._loop.call_soon_threadsafe(self._receive, b"".join(self._delivered))
         self._delivered.clear()
 
     def _compare(self, data: bytes) -> None:
@@ -219,7 +222,10 @@ def in_the_name_of(task: "asyncio.Task[Any] | None") -> Generator[None]:
 
 
 def _task() -> "asyncio.Task[Any] | None":
-    running, named = asyncio.current_task(), _names.get()
+    try:
+        running, named = asyncio.current_task(), _names.get()
+    except RuntimeError:
+        return None
     return named[1] if named is not None and named[0] is running else running
 
 
