@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Awaitable
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -298,3 +299,51 @@ async def test_locks_end_with_their_test(
             await second.execute(lock)
             await second.execute(text("SELECT pg_advisory_unlock(7)"))
             await first.execute(lock)
+
+
+async def test_what_a_test_has_set_ends_with_it(
+    sandboxed: AsyncEngine, running_sandbox: RunningSandbox, sandbox: Sandbox
+) -> None:
+    """SET outlives a test on no connection of a pool; what a wider scope has set stays."""
+
+    async def stand_at(*levels: str) -> None:
+        await asyncio.to_thread(running_sandbox.call, sandbox.stand_at(levels))
+
+    async def shown() -> set[str]:
+        async with AsyncExitStack() as stack:
+            connections = [await stack.enter_async_context(sandboxed.connect()) for _ in range(3)]
+            return {str((await it.execute(text("SHOW work_mem"))).scalar()) for it in connections}
+
+    async def set_on_one(value: str) -> None:
+        async with sandboxed.connect() as connection:
+            await connection.execute(text(f"SET work_mem = '{value}'"))
+            await connection.commit()
+
+    await stand_at("module", "one")
+    await set_on_one("9MB")
+    assert await shown() == {"4MB", "9MB"}
+    await stand_at("module")
+    assert await shown() == {"4MB"}
+    await set_on_one("8MB")
+    await stand_at("module", "two")
+    await set_on_one("9MB")
+    await stand_at("module", "three")
+    assert await shown() == {"4MB", "8MB"}
+
+
+async def test_a_reader_of_a_wider_scope_goes_on(
+    sandboxed: AsyncEngine, running_sandbox: RunningSandbox, sandbox: Sandbox
+) -> None:
+    """Its transaction began around the tests, so none of them ends it."""
+
+    async def stand_at(*levels: str) -> None:
+        await asyncio.to_thread(running_sandbox.call, sandbox.stand_at(levels))
+
+    async with sandboxed.connect() as reader:
+        await stand_at("module")
+        await reader.execute(text("SELECT name FROM author"))
+        for test in ("one", "two"):
+            await stand_at("module", test)
+            async with sandboxed.begin() as writer:
+                await writer.execute(text("INSERT INTO author (name) VALUES ('a')"))
+            assert (await reader.execute(text("SELECT name FROM author"))).scalars().all() == ["a"]

@@ -209,3 +209,25 @@ async def test_a_statement_timeout_is_postgresqls(engine: AsyncEngine) -> None:
             await connection.execute(text("SELECT pg_sleep(60)"))
 
     assert sqlstate(failure.value) == "57014"
+
+
+async def test_a_cancellation_at_any_moment_meets_its_statement_alone(engine: AsyncEngine) -> None:
+    """Before it has begun, while it waits or runs: it ends, and no other statement does."""
+
+    async def work() -> None:
+        async with AsyncSession(engine) as session:
+            await add(session, "lost")
+            await session.execute(SLEEP)
+
+    for turns in range(30):
+        task = asyncio.create_task(work())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        async with AsyncSession(engine) as session:
+            await add(session, f"kept {turns}")
+            await session.commit()
+
+    assert await names(engine) == [f"kept {turns}" for turns in range(30)]

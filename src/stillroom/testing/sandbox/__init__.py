@@ -61,6 +61,11 @@ class Sandbox:
         """Say whether no level is open: the database is as it was in the beginning."""
         return not self._levels
 
+    @property
+    def depth(self) -> int:
+        """Return how many levels are wanted."""
+        return len(self._levels.wanted)
+
     async def open(self) -> None:
         """Connect, and read what the sandbox has to know of the database."""
         self.backend = await Backend.open(**self._connect_arguments)
@@ -95,7 +100,7 @@ class Sandbox:
         if has_levels:
             await self.settle()
         if has_levels or has_locks:
-            await self._end_statements()
+            await self._end_statements(kept if has_levels else len(wanted))
         if has_levels:
             await self._leave(kept)
 
@@ -119,7 +124,7 @@ class Sandbox:
 
     async def keep(self) -> None:
         """Make all that is not somebody's uncommitted work real, in the database itself."""
-        await self._end_statements()
+        await self._end_statements(0)
         await self.backend.query("ROLLBACK TO SAVEPOINT s; COMMIT" if self._levels else "")
         self._levels.forget()
 
@@ -252,6 +257,9 @@ class Sandbox:
         if numbers is None:
             numbers = await self._read_sequences()
         self._levels.begin_with(count, numbers)
+        for connection in self.connections.values():
+            for depth in range(count, len(self._levels)):
+                connection.session.enter(depth)
 
     async def _reopen(self) -> None:
         """Go on after PostgreSQL has ended the connection, which has rolled all back."""
@@ -271,7 +279,7 @@ class Sandbox:
         is_left = tuple(wanted[: len(self._levels.wanted)]) != self._levels.wanted
         return is_left and any(it.may_hold_locks for it in list(self.connections.values()))
 
-    async def _end_statements(self) -> None:
+    async def _end_statements(self, depth: int) -> None:
         lost = Refusal("The test has ended while this statement waited for its turn")
         for connection in list(self.connections.values()):
             self.gate.withdraw(connection.session, lost)
@@ -279,7 +287,7 @@ class Sandbox:
             await self.backend.cancel()
         await self.gate.free()
         for connection in list(self.connections.values()):
-            await connection.leave_level()
+            await connection.leave_level(depth)
         self._row_locker = self.drawer = None
         if self.gate.owner is not None:
             self._levels.note_rollback()

@@ -6,7 +6,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from stillroom.testing.refusal import Refusal, SandboxError
-from stillroom.testing.sandbox.execution import Execution
+from stillroom.testing.sandbox.execution import CANCELLED, Execution
 from stillroom.testing.sandbox.prepared import Request
 from stillroom.testing.sandbox.session import Session, Transaction
 from stillroom.testing.sandbox.statements import Kind, Statement, read_statements
@@ -34,6 +34,7 @@ class LogicalConnection:
         self._inbox = Inbox()
         self._is_started = False
         self._has_ended = False
+        self._is_working = False  # a unit is being answered
         self._skips = False  # after an error, until the Sync
         self._units: deque[Unit] = deque()
         self._runner: asyncio.Task[None] | None = None
@@ -80,19 +81,21 @@ class LogicalConnection:
         self._wire.lose()
 
     def cancel(self) -> None:
-        """Cancel the statement that waits or runs."""
-        cancelled = SandboxError("57014", "canceling statement due to user request")
+        """Cancel the statement that was sent and is not answered, wherever it is; else nothing."""
+        if not self._units and not self._is_working:
+            return
+        cancelled = SandboxError("57014", CANCELLED)
         if self._sandbox.gate.withdraw(self.session, cancelled):
             return
         if self._execution.locks.is_busy:
             self._cancelling = asyncio.ensure_future(self._execution.locks.cancel())
-        elif self._sandbox.gate.busy is self.session:
-            self._cancelling = asyncio.ensure_future(self._sandbox.backend.cancel())
+        else:
+            self._execution.cancel()
 
     async def abandon(self) -> None:
         """Lose the transaction in progress and then the connection."""
         await self._execution.locks.close()
-        await self.leave_level()
+        await self.leave_level(0)
         self.lose()
 
     @property
@@ -100,11 +103,22 @@ class LogicalConnection:
         """Say whether it may hold advisory locks."""
         return self._execution.locks.may_hold
 
-    async def leave_level(self) -> None:
-        """Note that the transaction in progress has been rolled back with its test."""
+    async def leave_level(self, depth: int) -> None:
+        """Note that all that was done in a level has been rolled back, and in those within it.
+
+        A transaction that was begun around it and has only read goes on.
+        """
         await self._execution.locks.release()
-        self._execution.prepared.open_portals.clear()
-        self.session.lose()
+        transaction, prepared = self.session.transaction, self._execution.prepared
+        if transaction is not None and (
+            transaction.depth > depth
+            or self._sandbox.gate.owner is self.session
+            or prepared.open_portals
+            or any(savepoint.applied is not None for savepoint in transaction.savepoints)
+        ):
+            self.session.lose()
+        prepared.open_portals.clear()
+        self.session.leave(depth)
 
     def _start(self, code: int, body: bytes) -> None:
         if code == messages.CANCEL_REQUEST:
@@ -153,7 +167,8 @@ class LogicalConnection:
     async def _run_units(self) -> None:
         while self._units and not self._has_ended:
             unit = self._units.popleft()
-            self.session.task = unit.task
+            self._is_working = True
+            self.session.task, self.session.depth = unit.task, self._sandbox.depth
             try:
                 await self._run_unit(unit)
             except SandboxError as failure:
@@ -173,6 +188,10 @@ class LogicalConnection:
                 self._sandbox.refuse(fault)
                 self._fail(messages.error("XX000", str(fault)), unit)
                 self.lose()
+            finally:
+                self._is_working = False
+                if not self._units:
+                    self._execution.is_cancelled = False
 
     def _fail(self, error: bytes, unit: Unit) -> None:
         self.session.fail()

@@ -1,5 +1,6 @@
 """The statements of one logical connection, run in turns on the physical one."""
 
+import asyncio
 import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -12,11 +13,15 @@ from stillroom.testing.sandbox.session import Session, short
 from stillroom.testing.sandbox.statements import Kind, Statement
 from stillroom.testing.sandbox.translation import OF_THE_TRANSACTION, TIMEOUTS, mirrored
 from stillroom.testing.wire import messages
-from stillroom.testing.wire.backend import Answer
+from stillroom.testing.wire.backend import Answer, Pending
 from stillroom.testing.wire.messages import Message, error_fields
 
 if TYPE_CHECKING:
     from stillroom.testing.sandbox import Sandbox
+
+
+CANCELLED = "canceling statement due to user request"
+"""What PostgreSQL says to a statement that its client has cancelled."""
 
 
 class Execution:
@@ -30,7 +35,12 @@ class Execution:
         self._sandbox = sandbox
         self._session = session
         self._deliver = deliver
+        self.is_cancelled = False
+        """What is to run next must not: the application has given it up."""
         self._request: Request
+        self._before: list[Pending] = []
+        self._is_running = False
+        self._cancelling: asyncio.Task[None] | None = None
         self._refusal = ""
 
     async def run(self, request: Request) -> bool:
@@ -52,8 +62,17 @@ class Execution:
         passes = self.prepared.only_fetches(request.unit) or (
             bool(looked_at) and all(statement.sees_no_work for statement in looked_at)
         )
+        self._refuse_cancelled()
         async with gate.turn(session, passes_owner=passes):
+            self._refuse_cancelled()
             return await self._run_in_turn()
+
+    def cancel(self) -> None:
+        """Cancel what runs; what has not begun to run is not begun."""
+        if self._is_running:
+            self._cancelling = asyncio.ensure_future(self._sandbox.backend.cancel())
+        else:
+            self.is_cancelled = True
 
     async def close(self, request: Request) -> None:
         """Run a unit that only closes statements and portals."""
@@ -94,6 +113,10 @@ class Execution:
         if is_all:
             session.parameters.reset(None)
             await self.locks.close()
+
+    def _refuse_cancelled(self) -> None:
+        if self.is_cancelled:
+            raise SandboxError("57014", CANCELLED)
 
     def _refuse_alone(self, statements: Sequence[Statement]) -> None:
         """Raise what PostgreSQL says to what makes no sense outside of a transaction."""
@@ -169,16 +192,25 @@ class Execution:
         """Send it all at once, and wait for the last answer."""
         backend, request = self._sandbox.backend, self._request
         self._refusal = ""
-        before = [backend.send(part, ignore) for part in prefix]
+        self._before = [backend.send(part, ignore) for part in prefix]
         pending = backend.send(request.data, self._forward)
         after = backend.send(messages.query("RELEASE SAVEPOINT r"), ignore) if guarded else None
-        answer = await pending.done
+        self._is_running = True
+        try:
+            answer = await pending.done
+        finally:
+            self._is_running = False
+        if self._cancelling is not None:
+            await self._cancelling  # else it would meet what runs next
+            self._cancelling = None
         request.unit.end_copy()
-        for sent in (*before, *((after,) if after is not None else ())):
-            other = await sent.done
-            if sent is not after and other.error is not None:
-                self._deliver(Message(b"E", other.error).encode())
-                answer.error = answer.error or other.error
+        first = next((it.error for it in self._before if it.error is not None), None)
+        if answer.error is None and first is not None:
+            self._deliver(Message(b"E", first).encode())
+        answer.error = answer.error or first
+        if after is not None and (late := (await after.done).error) and answer.error is None:
+            self._deliver(Message(b"E", late).encode())
+            answer.error = late
         return answer
 
     def _forward(self, message: Message) -> None:
@@ -190,7 +222,9 @@ class Execution:
             self._refusal = self._reason_to_refuse(message)
             if self._refusal:
                 return
-            message = Message(b"E", self.prepared.translation.back(message.body))
+            # What went before has failed first, and is what the statement has failed by.
+            failed = next((it.error for it in self._before if it.error is not None), message.body)
+            message = Message(b"E", self.prepared.translation.back(failed))
         self._deliver(message.encode())
 
     def _reason_to_refuse(self, error: Message) -> str:

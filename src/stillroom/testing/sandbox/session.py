@@ -42,6 +42,8 @@ class Transaction:
     is_read_only: bool
     isolation: str
     began: float = field(default_factory=time.monotonic)
+    depth: int = 0
+    """How many levels were wanted when it began: it ends with the innermost of them."""
     commits: int | None = None  # of the sandbox, when the first statement ran
     has_queried: bool = False
     has_failed: bool = False
@@ -108,6 +110,9 @@ class Session:
     """It has written, and so may have drawn a number of a sequence."""
     has_temporary: bool = False
     """There have been temporary tables, which a rollback may bring back."""
+    depth: int = 0
+    """How many levels are wanted, as far as the session knows."""
+    _earlier: dict[int, Values] = field(default_factory=dict[int, Values])
     xid: str = ""
     """The id of the transaction in the eyes of the application; empty until it has written."""
 
@@ -140,7 +145,9 @@ class Session:
             self.transaction.note(words)
             return
         self.xid = ""
-        transaction = Transaction(self.parameters.copy(), self.is_read_only, self.isolation)
+        transaction = Transaction(
+            self.parameters.copy(), self.is_read_only, self.isolation, depth=self.depth
+        )
         transaction.set_isolation(self.isolation)
         transaction.note(words)
         self.transaction = transaction
@@ -164,6 +171,15 @@ class Session:
         """Abort the transaction, if there is one."""
         if self.transaction is not None:
             self.transaction.has_failed = True
+
+    def enter(self, depth: int) -> None:
+        """Remember what a level of this depth begins with."""
+        self._earlier[depth] = dict(self.parameters.session)
+
+    def leave(self, depth: int) -> None:
+        """Go back to what the level of this depth has begun with, which is over."""
+        self.parameters.session = self._earlier.get(depth, Values())
+        self._earlier = {known: it for known, it in self._earlier.items() if known < depth}
 
     def lose(self) -> None:
         """Abort the transaction, if there is one: its work has been rolled back with its test."""

@@ -50,7 +50,7 @@ class Backend(asyncio.Protocol):
         self._driver_connection = connection
         self._transport: Any = connection._transport
         self._messages = Messages()
-        self._pending: deque[_Pending] = deque()
+        self._pending: deque[Pending] = deque()
         self._rest: Callable[[Message], None] = _drop
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -68,13 +68,13 @@ class Backend(asyncio.Protocol):
         )
         return backend
 
-    def send(self, data: bytes, sink: Callable[[Message], None] | None = None) -> "_Pending":
+    def send(self, data: bytes, sink: Callable[[Message], None] | None = None) -> "Pending":
         """Send messages that end with one ReadyForQuery; what comes back goes to the sink.
 
         Raises ConnectionResetError when the connection has ended: no answer would ever come.
         """
         self.check()
-        pending = _Pending(sink)
+        pending = Pending(sink)
         self._pending.append(pending)
         self._transport.write(data)
         return pending
@@ -133,11 +133,18 @@ def _drop(_message: Message) -> None:
     """Leave a notice aside."""
 
 
-class _Pending:
+class Pending:
+    """What was sent and is being answered."""
+
     def __init__(self, sink: Callable[[Message], None] | None) -> None:
         self.done: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._sink = sink
         self._answer = Answer()
+
+    @property
+    def error(self) -> bytes | None:
+        """Return the error that has come, if one has."""
+        return self._answer.error
 
     def take(self, message: Message) -> bool:
         """Take a message; say whether it was the last."""
@@ -162,6 +169,7 @@ class _Pending:
         return False
 
     def lose(self) -> None:
+        """Note that no answer comes any more."""
         if self.done.done():
             return
         if self._answer.error is not None:
