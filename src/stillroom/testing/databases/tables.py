@@ -5,7 +5,7 @@ import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from sqlalchemy import MetaData, create_mock_engine
+from sqlalchemy import MetaData, UpdateBase, create_mock_engine
 
 from stillroom.engine import EngineSettings, create_engine
 from stillroom.testing.databases.sources import digest, loaded
@@ -21,22 +21,29 @@ class Tables:
         self._name = name
 
     def digest(self) -> str:
-        """Name the statements that make the tables.
+        """Name the statements that make the tables, and the values that they send.
 
         Where they cannot be told without a database (a listener that asks it something) the name
-        is that of all modules of the project that are loaded.
+        is that of all modules of the project that are loaded. It is also in the name where rows are
+        written, for a default may be any function.
         """
         metadata = self._metadata()
         statements: list[str] = []
+        writes = False
 
-        def take(statement: Any, *_: object, **__: object) -> None:
-            statements.append(str(statement.compile(dialect=engine.dialect)))
+        def take(statement: Any, parameters: object = None) -> None:
+            nonlocal writes
+            writes = writes or isinstance(statement, UpdateBase)
+            compiled = statement.compile(dialect=engine.dialect)
+            statements.append(f"{compiled}\0{compiled.params}\0{parameters}")
 
         engine = create_mock_engine("postgresql+asyncpg://", take)
         try:
             metadata.create_all(engine, checkfirst=False)
         except Exception:  # noqa: BLE001  (whatever a listener raises, the answer is below)
             return digest(loaded())
+        if writes:
+            statements.append(digest(loaded()))
         return hashlib.sha256("\0".join(statements).encode()).hexdigest()[:16]
 
     def build(self, url: str) -> None:
