@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Column, Connection, MetaData, Table, Text, event, text
 
+from stillroom.testing.databases.sources import imported
 from stillroom.testing.databases.tables import Tables
 
 
@@ -68,3 +69,25 @@ def test_the_modules_are_in_the_digest_where_rows_are_written(
 
     assert first[0] != second[0]
     assert first[1] == second[1]
+
+
+def test_relative_imports_are_followed(tmp_path: Path) -> None:
+    """From each file they begin at its own folder, whatever the package is called."""
+    sources = {
+        "first.py": "from . import second\nfrom .. import outer\nfrom ..part.deep import name",
+        "second.py": "",
+        "unrelated.py": "",
+        "../outer.py": "",
+        "../part/deep.py": "from .beside import value",
+        "../part/beside.py": "from . import anything",
+        "../part/__init__.py": "",
+    }
+    for name, source in sources.items():
+        path = tmp_path / "app" / "versions" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(source)
+
+    found = imported([tmp_path / "app" / "versions" / "first.py"])
+
+    names = ["outer.py", "part/__init__.py", "part/beside.py", "part/deep.py", "versions/second.py"]
+    assert sorted(str(path.relative_to(tmp_path / "app")) for path in found) == names

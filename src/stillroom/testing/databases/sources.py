@@ -22,22 +22,26 @@ def imported(paths: Iterable[Path]) -> set[Path]:
     found: set[Path] = set()
     waiting = [path for path in paths if path.suffix == ".py"]
     while waiting:
-        for name in _imports(ast.parse(waiting.pop().read_bytes())):
-            path = _source(name)
+        for path in _imports(waiting.pop()):
             if path is not None and path not in found:
                 found.add(path)
                 waiting.append(path)
     return found
 
 
-def _imports(tree: ast.AST) -> Iterator[str]:
-    for node in ast.walk(tree):
+def _imports(path: Path) -> Iterator[Path | None]:
+    for node in ast.walk(ast.parse(path.read_bytes())):
         match node:
             case ast.Import(names):
-                yield from (alias.name for alias in names)
+                yield from (_source(alias.name) for alias in names)
             case ast.ImportFrom(str(module), names, 0):
-                yield module
-                yield from (f"{module}.{alias.name}" for alias in names)
+                yield _source(module)
+                yield from (_source(f"{module}.{alias.name}") for alias in names)
+            case ast.ImportFrom(module, names, level):
+                words = module.split(".") if module else []
+                base = path.absolute().parents[:level][-1].joinpath(*words)
+                yield _file(base)
+                yield from (_file(base / alias.name) for alias in names)
             case _:
                 pass
 
@@ -49,6 +53,14 @@ def _source(name: str) -> Path | None:
         return None
     path = Path(spec.origin) if spec is not None and spec.has_location and spec.origin else None
     return path if path is not None and _is_of_the_project(path) else None
+
+
+def _file(module: Path) -> Path | None:
+    """Return the file of a module by its place: its name is not known, as a revision has none."""
+    for path in (module / "__init__.py", module.with_name(f"{module.name}.py")):
+        if path.is_file() and _is_of_the_project(path):
+            return path
+    return None
 
 
 def loaded() -> set[Path]:
