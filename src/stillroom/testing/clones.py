@@ -4,11 +4,14 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+import asyncpg
 from sqlalchemy import Dialect
 
+from stillroom.errors import StillroomError
 from stillroom.testing.cost import Cost
 from stillroom.testing.databases import Databases
 from stillroom.testing.databases.server import Server
@@ -245,13 +248,19 @@ class _Clones:
     async def _run(self) -> None:
         while True:
             if len(self._behind) > _BEHIND:
-                await self._databases.drop(self._behind.popleft())
+                await self._drop_one()
             elif self._waiting or len(self._ready) < min(_AHEAD, self.expected):
                 await self._make()
             elif self._behind:
-                await self._databases.drop(self._behind.popleft())
+                await self._drop_one()
             else:
                 return
+
+    async def _drop_one(self) -> None:
+        # Where that fails tests go on, and clones are made for them. What was not dropped is still
+        # among what the run has made: its end tries again, and says then what is wrong.
+        with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError, StillroomError):
+            await self._databases.drop(self._behind.popleft())
 
     async def _make(self) -> None:
         try:

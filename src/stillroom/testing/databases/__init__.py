@@ -48,8 +48,9 @@ class Databases:
         return name
 
     async def drop(self, name: str) -> None:
-        """Drop a database, whoever is still connected."""
-        await self.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+        """Drop a database, whoever is still connected and whatever was only prepared there."""
+        async with self._turn:
+            await self._drop(await self._connected(), name)
         self.made.discard(name)
 
     async def leave(self, name: str) -> None:
@@ -124,21 +125,15 @@ class Databases:
 
     async def _run(self, method: str, sql: str, *values: Any) -> Any:
         async with self._turn:
-            if self._connection is None:
-                await self._connect()
-            return await getattr(self._connection, method)(sql, *values)
+            return await getattr(await self._connected(), method)(sql, *values)
 
-    async def _connect(self) -> None:
-        url = await asyncio.to_thread(self._server.url)
-        try:
-            with own_connections():
-                connection = await cast("Any", asyncpg).connect(url)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            msg = (
-                f"The server of the tests ({self._server.origin}) takes no connection: "
-                f"{type(error).__name__}: {error}. Start it, or mend its URL"
-            )
-            raise DatabaseUnavailableError(msg) from error
+    async def _connected(self) -> Any:
+        if self._connection is None:
+            await self._begin()
+        return self._connection
+
+    async def _begin(self) -> None:
+        connection = await self._connect()
         self.version = connection.get_settings().server_version.split()[0]
         await connection.execute("SELECT pg_advisory_lock($1, $2)", _FAMILY, self._number)
         self._connection = connection
@@ -146,8 +141,36 @@ class Databases:
             number = int(name.split("_")[2])
             if await connection.fetchval("SELECT pg_try_advisory_lock($1, $2)", _FAMILY, number):
                 if number != self._number:  # its run was killed
-                    await connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+                    await self._drop(connection, name)
                 await connection.execute("SELECT pg_advisory_unlock($1, $2)", _FAMILY, number)
+
+    async def _drop(self, connection: Any, name: str) -> None:
+        sql = f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"
+        try:
+            await connection.execute(sql)
+        except asyncpg.ObjectInUseError:  # by what no end of a connection ends
+            await self._roll_back_prepared(name)
+            await connection.execute(sql)
+
+    async def _roll_back_prepared(self, name: str) -> None:
+        inside = await self._connect(name)  # from elsewhere PostgreSQL does not do it
+        try:
+            for (statement,) in await inside.fetch(_PREPARED):
+                await inside.execute(statement)
+        finally:
+            await inside.close()
+
+    async def _connect(self, database: str | None = None) -> Any:
+        url = await asyncio.to_thread(self._server.url, database)
+        try:
+            with own_connections():
+                return await cast("Any", asyncpg).connect(url)
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            msg = (
+                f"The server of the tests ({self._server.origin}) takes no connection: "
+                f"{type(error).__name__}: {error}. Start it, or mend its URL"
+            )
+            raise DatabaseUnavailableError(msg) from error
 
     async def _strategy(self) -> str:
         # Copied as files: faster for a database of tests than by way of the log. 14 has no choice.
@@ -163,5 +186,9 @@ _OF_RUNS = (
     "SELECT datname FROM pg_database WHERE datname LIKE 'stillroom\\_run\\_%' "
     "AND pg_has_role(datdba, 'USAGE') "  # another role's are dropped by its own runs
     "AND shobj_description(oid, 'pg_database') IS NULL"
+)
+_PREPARED = (
+    "SELECT format('ROLLBACK PREPARED %L', gid) FROM pg_prepared_xacts "
+    "WHERE database = current_database()"
 )
 _TEMPLATES = "SELECT datname FROM pg_database WHERE datname LIKE 'stillroom\\_template\\_%'"

@@ -148,7 +148,10 @@ class PrivateServer:
 
     def _start(self) -> Cluster:
         with self._kept.reading() as data:
-            cluster = self._stack.enter_context(temporary_cluster(copy_of=data))
+            cluster = self._stack.enter_context(temporary_cluster(settings=_SETTINGS, copy_of=data))
         if data is None:
             self._kept.add_bare(cluster.data)
         return cluster
+
+
+_SETTINGS = {"max_prepared_transactions": "10"}  # 0 by itself: two-phase commit could not be tested

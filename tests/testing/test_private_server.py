@@ -1,0 +1,117 @@
+"""The private server of a run: what tests may do on it, and what becomes of it."""
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any, cast
+
+import asyncpg
+import pytest
+
+from stillroom.testing.clones import CloneIsolation
+from stillroom.testing.databases import Databases
+from stillroom.testing.databases.server import PrivateServer
+from stillroom.testing.databases.template import Template
+from stillroom.testing.thread import LoopThread
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateServer]:
+    """Give the private server of a project that keeps nothing elsewhere."""
+    folder = tmp_path_factory.mktemp("project")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder / "caches"))
+        server = PrivateServer(folder)
+        server.launch()
+        yield server
+        server.stop()
+
+
+@pytest.fixture
+def thread() -> Iterator[LoopThread]:
+    """Give the thread of a run."""
+    thread = LoopThread()
+    thread.start()
+    yield thread
+    thread.stop()
+
+
+class OneTable:
+    """A schema of one table."""
+
+    def digest(self) -> str:
+        """Name it."""
+        return "one_table"
+
+    def build(self, url: str) -> None:
+        """Create it."""
+        asyncio.run(execute(url, "CREATE TABLE thing ()"))
+
+
+async def execute(url: str, *statements: str) -> None:
+    """Run statements over a connection of their own."""
+    connection = await cast("Any", asyncpg).connect(url)
+    for statement in statements:
+        await connection.execute(statement)
+    await connection.close()
+
+
+async def prepare(url: str, name: str) -> None:
+    """Leave a transaction behind that is only prepared."""
+    await execute(url, "BEGIN; CREATE TABLE left_behind ()", f"PREPARE TRANSACTION '{name}'")
+
+
+async def test_a_database_with_a_prepared_transaction_is_dropped(server: PrivateServer) -> None:
+    """The server allows one, and it outlives its connection: nothing but its rollback ends it."""
+    run = Databases(server)
+    name, other = await run.create(), await run.create()
+    await prepare(server.url(name), "it''s one")
+    await prepare(server.url(other), "another")
+
+    await run.drop(name)
+
+    names = [row[0] for row in await run.rows("SELECT database FROM pg_prepared_xacts")]
+    assert names == [other]
+    await run.close()
+
+
+async def test_the_next_run_drops_what_a_killed_one_has_prepared(server: PrivateServer) -> None:
+    """A test may be killed between the two phases, and no run after it would begin."""
+    killed, watching = Databases(server), Databases(server)
+    name = await killed.create()
+    await prepare(server.url(name), "of a killed run")
+    pid = await killed.value("SELECT pg_backend_pid()")
+    await watching.execute("SELECT pg_terminate_backend($1, 5000)", pid)
+    killed._connection.terminate()
+
+    later = Databases(server)
+
+    sql = "SELECT count(*) FROM pg_database WHERE datname = $1"
+    assert await later.value(sql, name) == 0
+    for run in (watching, later):
+        await run.close()
+
+
+def test_a_clone_that_cannot_be_dropped_stops_no_other(
+    server: PrivateServer, thread: LoopThread
+) -> None:
+    """It is dropped with the run; the tests that come have their databases."""
+    databases = Databases(server)
+    clones = CloneIsolation(
+        thread, server, databases, Template(OneTable(), thread, server, databases)
+    )
+    clones.stand_at(["first"])
+    thread.call(databases.execute(f"ALTER DATABASE {name_in(clones.url())} IS_TEMPLATE true"))
+    first = name_in(clones.url())
+    clones.stand_at(["second"])
+
+    assert name_in(clones.url()) != first
+
+    thread.call(databases.execute(f"ALTER DATABASE {first} IS_TEMPLATE false"))
+    clones.close()
+    assert first in databases.made
+    thread.call(databases.close())
+
+
+def name_in(url: str) -> str:
+    """Return the name of the database of a URL."""
+    return url.rpartition("/")[2].partition("?")[0]
