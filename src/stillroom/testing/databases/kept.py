@@ -7,19 +7,22 @@ import shutil
 import subprocess
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from stillroom.postgres.binaries import find_programs
 
 _MONTH = 30 * 24 * 3600
 
+_KEPT_AWAY = OSError, RuntimeError
+"""What keeps a user from the cache, and stops no run; a RuntimeError is that there is no home."""
+
 
 class KeptCluster:
     """Keep the data folder of a private server, one for each project and PostgreSQL.
 
-    It is a cache in the user's folder of caches: without a folder that can be written, and after it
-    was removed, a run makes what it needs anew. Who copies it and who replaces it take turns. A
+    It is a cache in the user's folder of caches: where there is none that can be written, and after
+    it was removed, a run makes what it needs anew. Who copies it and who replaces it take turns. A
     project of which nothing is kept yet begins with what another one has left, tables apart.
     """
 
@@ -30,31 +33,36 @@ class KeptCluster:
     @contextmanager
     def reading(self) -> Generator[Path | None]:
         """Give a data folder for as long as the block copies it; None where nothing is kept."""
-        own, bare = self._folders()
-        folder = own if own.is_dir() else bare
-        if not folder.is_dir():
-            yield None
-            return
-        with _lock(folder, fcntl.LOCK_SH):
-            os.utime(folder)
-            yield folder if folder.is_dir() else None
+        with ExitStack() as stack:
+            yield self._read(stack)
 
     def replace(self, data: Path) -> None:
         """Copy the data folder of a server that does nothing and has made a checkpoint.
 
         What has no room stays unkept.
         """
-        self._replace(self._folders()[0], data)
+        with suppress(*_KEPT_AWAY):
+            self._replace(self._folders()[0], data)
 
     def add_bare(self, data: Path) -> None:
         """Copy such a data folder without tables, for new projects, unless one is kept."""
-        bare = self._folders()[1]
-        if not bare.is_dir():
-            self._replace(bare, data)
+        with suppress(*_KEPT_AWAY):
+            bare = self._folders()[1]
+            if not bare.is_dir():
+                self._replace(bare, data)
+
+    def _read(self, stack: ExitStack) -> Path | None:
+        with suppress(*_KEPT_AWAY):
+            own, bare = self._folders()
+            folder = own if own.is_dir() else bare
+            if folder.is_dir():
+                stack.enter_context(_lock(folder, fcntl.LOCK_SH))
+                os.utime(folder)  # fails where it was removed meanwhile
+                return folder
+        return None
 
     def _replace(self, folder: Path, data: Path) -> None:
-        if not _can_make(folder.parent):
-            return
+        folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         _remove_old(folder.parent)
         new = folder.with_name(f".{folder.name}.{os.getpid()}")
         try:
@@ -87,14 +95,6 @@ def _lock(folder: Path, how: int) -> Generator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def _can_make(folder: Path) -> bool:
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError:
-        return False
-    return os.access(folder, os.W_OK | os.X_OK)
 
 
 def _remove_old(caches: Path) -> None:
