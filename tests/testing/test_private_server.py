@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, cast
 
 import asyncpg
@@ -10,7 +11,7 @@ import pytest
 from stillroom.testing.clones import CloneIsolation
 from stillroom.testing.databases import Databases
 from stillroom.testing.databases.server import PrivateServer
-from stillroom.testing.databases.template import Template
+from stillroom.testing.databases.template import Template, TemplateError
 from stillroom.testing.thread import LoopThread
 
 
@@ -110,6 +111,29 @@ def test_a_clone_that_cannot_be_dropped_stops_no_other(
     clones.close()
     assert first in databases.made
     thread.call(databases.close())
+
+
+def test_a_server_that_has_not_started_ends_each_test_and_nothing_else(
+    thread: LoopThread, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A test without a database has cost nothing, and the end of the run has its words to say."""
+    monkeypatch.setenv("STILLROOM_POSTGRES_BIN", str(tmp_path))
+    server = PrivateServer(tmp_path)
+    assert server.origin == "private, not started"
+    server.launch()
+    databases = Databases(server)
+    clones = CloneIsolation(
+        thread, server, databases, Template(OneTable(), thread, server, databases)
+    )
+    clones.stand_at(["a test"])
+
+    with pytest.raises(TemplateError, match="PostgresNotFoundError"):
+        clones.url()
+
+    assert clones.cost.tests == 0
+    assert server.origin == "private, not started"
+    clones.close()
+    server.stop()
 
 
 def name_in(url: str) -> str:

@@ -134,10 +134,10 @@ class _Level:
     def _open(self) -> DatabaseTarget:
         with self._lock:
             if self._target is None:
-                self._cost.tests += 1
                 with self._cost.measured():
                     source = self._source()
                     clone = self._clones.take() if source is None else self._clones.copy(source)
+                self._cost.tests += 1
                 self._name, self._relay = clone.name, clone.relay
                 wires = AnyLoop(self._clones.thread.loop, clone.relay.accept)
                 self._target = DatabaseTarget(clone.url, wires)

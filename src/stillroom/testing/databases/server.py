@@ -106,7 +106,9 @@ class PrivateServer:
 
     @property
     def origin(self) -> str:
-        """Say which programs it runs."""
+        """Say which programs it runs, or that it does not run: whoever needs its URL hears why."""
+        if self._cluster is None or self._cluster.exception() is not None:
+            return "private, not started"
         return f"private, {self._started().origin}"
 
     def launch(self) -> None:
