@@ -15,7 +15,8 @@ def apart(url: str, work: Callable[[], T]) -> T:
     """Do something with every engine directed to one database, where no event loop runs.
 
     Logging is afterwards as it was before: the usual env.py calls fileConfig, which takes away the
-    handlers of pytest and disables the loggers of the application.
+    handlers of pytest and disables the loggers of the application. Ctrl-C waits for the work too:
+    once nothing is directed any more, an env.py that goes on would connect to the URL it names.
     """
     with routed(url), _unchanged_logging(), ThreadPoolExecutor(1) as executor:
         return executor.submit(work).result()
