@@ -9,6 +9,7 @@ import os
 import warnings
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -87,15 +88,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
-    """Start the server, which boots while the application is imported."""
+    """Start the server, which boots while the application is imported; offer the fixtures."""
     is_worker = "PYTEST_XDIST_WORKER" in os.environ  # it learns later which server to use
-    if early_config.getini("stillroom") and not is_worker and _will_test(early_config):
-        _start(early_config)
+    if early_config.getini("stillroom"):
+        _offer_fixtures(early_config)
+        if not is_worker and _will_test(early_config):
+            _start(early_config)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Declare the marker, and the fixtures of a project that is active."""
+    """Declare the marker, and start what a process of pytest-xdist has not started before."""
     config.addinivalue_line(
         "markers",
         'stillroom(isolation="clone"): give the test a database of its own, with real commits',
@@ -112,9 +115,6 @@ def pytest_configure(config: pytest.Config) -> None:
 
         config.pluginmanager.register(Outcomes(config, Path(outcomes)), "stillroom-outcomes")
     if config.getini("stillroom"):
-        from stillroom import pytest_fixtures  # noqa: PLC0415
-
-        config.pluginmanager.register(pytest_fixtures, "stillroom-fixtures")
         # Whichever loop a fixture has, its connections work: there is nothing to be set.
         unset = '.*"asyncio_default_fixture_loop_scope" is unset'
         warnings.filterwarnings("ignore", unset, pytest.PytestDeprecationWarning)
@@ -287,6 +287,24 @@ def stillroom_refusals(request: pytest.FixtureRequest) -> Callable[[], Sequence[
 def _will_test(config: pytest.Config) -> bool:
     asked = config.known_args_namespace
     return not (asked.help or asked.version or asked.collectonly)
+
+
+def _offer_fixtures(config: pytest.Config) -> None:
+    """Register the fixtures that no other plugin has, before the project registers its own.
+
+    Of two plugins it is the later one whose fixture pytest takes, wherever they come from.
+    """
+    from stillroom import pytest_fixtures  # noqa: PLC0415
+
+    kind = type(pytest_fixtures.client)
+    plugins = config.pluginmanager.get_plugins()
+    found = [it for plugin in plugins for it in getattr(plugin, "__dict__", {}).values()]
+    taken = {it.name for it in found if isinstance(it, kind)}
+    offered = ModuleType(pytest_fixtures.__name__)
+    for name, fixture in vars(pytest_fixtures).items():
+        if isinstance(fixture, kind) and name not in taken:
+            setattr(offered, name, fixture)
+    config.pluginmanager.register(offered, "stillroom-fixtures")
 
 
 def _start(config: pytest.Config) -> "Run":
