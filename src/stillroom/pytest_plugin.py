@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 RUN: "pytest.StashKey[Run]" = pytest.StashKey()
 ITEM: "pytest.StashKey[pytest.Item]" = pytest.StashKey()
 """The test that runs."""
+OF_PROCESSES: "pytest.StashKey[list[str]]" = pytest.StashKey()
+"""What processes of pytest-xdist have to say that had to start servers of their own."""
 ISOLATIONS = ("sandbox", "clone")
 
 
@@ -124,7 +126,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Tell a process of pytest-xdist which server to use."""
+    """Tell a process of pytest-xdist which server to use.
+
+    In a project that is not active there is none to tell of: only who has collected the tests knows
+    that one asks for a database, and starts a server of its own.
+    """
     if (run := node.config.stash.get(RUN, None)) is not None:
         node.workerinput["stillroom"] = (run.server.url(), run.server.origin)
 
@@ -132,19 +138,25 @@ def pytest_configure_node(node: Any) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
     """Take what a process of pytest-xdist has to say."""
-    if account := getattr(node, "workeroutput", {}).get("stillroom"):
+    output = getattr(node, "workeroutput", {})
+    if account := output.get("stillroom"):
         from stillroom.testing.run import Account  # noqa: PLC0415
 
         node.config.stash[RUN].others.add(Account(**account))
+    node.config.stash.setdefault(OF_PROCESSES, []).extend(output.get("stillroom_summary", ()))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Say the controlling process of pytest-xdist what there is to say."""
     output = getattr(session.config, "workeroutput", None)
-    if output is not None and (run := session.config.stash.get(RUN, None)) is not None:
+    if output is None or (run := session.config.stash.get(RUN, None)) is None:
+        return
+    if "stillroom" in getattr(session.config, "workerinput", {}):
         from dataclasses import asdict  # noqa: PLC0415
 
         output["stillroom"] = asdict(run.account())
+    else:
+        output["stillroom_summary"] = run.summary()
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -240,9 +252,11 @@ def pytest_runtest_makereport(
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """Say which PostgreSQL it was, what isolation has cost, and where failed tests' data are."""
-    if (run := config.stash.get(RUN, None)) is None or hasattr(config, "workerinput"):
+    if hasattr(config, "workerinput"):
         return
-    for line in run.summary():
+    run = config.stash.get(RUN, None)
+    of_this = [] if run is None else run.summary()
+    for line in [*of_this, *config.stash.setdefault(OF_PROCESSES, [])]:
         terminalreporter.write_line(line)
 
 

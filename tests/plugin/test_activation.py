@@ -1,6 +1,9 @@
 """When the plugin does something, and to which server it goes."""
 
 import asyncio
+import os
+import re
+import signal
 from typing import Any, cast
 
 import asyncpg
@@ -77,6 +80,17 @@ def test_a_client_that_asks_nothing(client):
     assert client.get("/nowhere").status_code == 404
 """
 
+ASKING = """
+import asyncio
+
+from checks import check
+
+
+def test_asking(stillroom_url):
+    asyncio.run(check())
+    assert "this" == "that"
+"""
+
 TRAPS = {
     "DB_CONFIG": "postgresql://production@database.invalid/production",
     "DB_HOST": "database.invalid",
@@ -107,12 +121,7 @@ def test_a_fixture_makes_it_active_for_its_test_alone(
     """All other tests of the run go where the URLs of their engines say, by the same pool."""
     url = new_database()
     _ask(url, "CREATE TABLE users (id serial PRIMARY KEY, email text UNIQUE)")
-    settings = (
-        (project.folder / "pytest.ini")
-        .read_text()
-        .replace("stillroom = true", "asyncio_default_fixture_loop_scope = function")
-    )
-    (project.folder / "pytest.ini").write_text(settings)
+    _deactivate(project)
     models = (project.folder / "models.py").read_text()
     trap = "postgresql+asyncpg://production:secret@database.invalid/production"
     project.write(
@@ -156,6 +165,27 @@ def test_a_run_without_a_database_builds_no_tables(project: Project) -> None:
 
     assert outcome.counts == "6 passed", outcome.output
     assert "PostgreSQL" not in outcome.output
+
+
+def test_processes_of_an_inactive_project_have_servers_of_their_own(project: Project) -> None:
+    """Each process of pytest-xdist that needs one; what it says at its end is said."""
+    _deactivate(project)
+    project.write(checks=styles.CHECKS, test_asking=ASKING, test_one="def test_one(): pass")
+
+    outcome = project.run("-n", "2", "--dist", "loadfile", "--stillroom-keep")
+
+    kills = re.findall(r"It stays until: kill -INT (\d+)", outcome.output)
+    for pid in kills:
+        os.kill(int(pid), signal.SIGINT)
+    assert "1 failed, 1 passed" in outcome.output, outcome.output
+    assert outcome.output.count("The database of test_asking.py::test_asking is left") == 1
+    assert len(kills) == 1
+
+
+def _deactivate(project: Project) -> None:
+    path = project.folder / "pytest.ini"
+    other = "asyncio_default_fixture_loop_scope = function"
+    path.write_text(path.read_text().replace("stillroom = true", other))
 
 
 def _ask(url: str, sql: str) -> list[Any]:
