@@ -13,8 +13,8 @@ from stillroom.testing.refusal import Refusal
 from stillroom.testing.sandbox.catalog import (
     DEFERRABLE,
     SEQUENCES,
-    VOLATILE,
-    WRITING_FUNCTIONS,
+    WRITERS,
+    Writers,
 )
 from stillroom.testing.sandbox.connection import LogicalConnection
 from stillroom.testing.sandbox.gate import Gate
@@ -43,7 +43,7 @@ class Sandbox:
         self.commits = 0
         self.temporary = TemporaryTables()
         self.drawer: Session | None = None  # who drew the last number of a sequence
-        self.writing_functions: set[str] = set(WRITING_FUNCTIONS)
+        self.writers = Writers()
         self.backend: Backend
         self._cost = cost or Cost()
         self._connect_arguments = connect_arguments
@@ -69,8 +69,7 @@ class Sandbox:
     async def open(self) -> None:
         """Connect, and read what the sandbox has to know of the database."""
         self.backend = await Backend.open(**self._connect_arguments)
-        rows = await self.backend.query(VOLATILE)
-        self.writing_functions |= {str(name) for (name,) in rows}
+        await self.read_writers()
         self._checks = await self._read_checks()
 
     async def close(self) -> None:
@@ -133,6 +132,10 @@ class Sandbox:
         if not self._levels.are_wanted:
             with self._cost.measured():
                 await self._enter(startup)
+
+    async def read_writers(self) -> None:
+        """Read by which functions and views a statement may write that looks like a read."""
+        self.writers.learn(await self.backend.query(WRITERS))
 
     def switch(self, session: Session, wanted: Values) -> list[bytes]:
         """Return the queries that give a session its parameters and its temporary tables.

@@ -1,5 +1,9 @@
 """What the sandbox asks of PostgreSQL's catalog."""
 
+from collections.abc import Iterable
+
+from stillroom.testing.sandbox.statements import Kind, Statement
+
 
 def reset_sequences(values: dict[str, str]) -> str:
     """Return the SQL that gives sequences the values that were read, and a start to new ones."""
@@ -13,16 +17,54 @@ def reset_sequences(values: dict[str, str]) -> str:
     )
 
 
+class Writers:
+    """Know by which functions and views a statement may write that looks like a read.
+
+    What has been known once stays known, for a rollback brings back what was renamed or dropped.
+    """
+
+    def __init__(self) -> None:
+        self.are_stale = True
+        """They have to be read before they are asked for again."""
+        self._functions = set(_WRITING_FUNCTIONS)
+        self._views: set[str] = set()
+
+    def learn(self, rows: Iterable[Iterable[str | None]]) -> None:
+        """Take what WRITERS has found."""
+        for what, name in rows:
+            (self._functions if what == "function" else self._views).add(str(name))
+        self.are_stale = False
+
+    def may_write(self, statement: Statement) -> bool:
+        """Say whether a statement may change anything, or hold it until its transaction ends."""
+        return (
+            statement.kind is Kind.WRITE
+            or not statement.functions.isdisjoint(self._functions)
+            or not statement.names.isdisjoint(self._views)
+        )
+
+
 # What the functions of PostgreSQL itself change, or hold until the end of the transaction.
-WRITING_FUNCTIONS = {
+_WRITING_FUNCTIONS = {
     "NEXTVAL", "SETVAL", "LO_CREAT", "LO_CREATE", "LO_UNLINK", "LO_PUT", "LO_FROM_BYTEA",
     "LO_IMPORT", "LOWRITE", "LO_TRUNCATE", "PG_CURRENT_XACT_ID", "TXID_CURRENT",
 }  # fmt: skip
 
-VOLATILE = (
-    "SELECT DISTINCT upper(proname) FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace "
+# A view is one that calls such a function, or reads from such a view.
+WRITERS = (
+    "WITH RECURSIVE volatile AS ("
+    "SELECT p.oid, proname FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace "
     "WHERE provolatile = 'v' AND nspname NOT IN ('pg_catalog', 'information_schema') "
-    "AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = p.oid AND d.deptype = 'e')"
+    "AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = p.oid AND d.deptype = 'e')), "
+    "used AS (SELECT ev_class, refclassid, refobjid FROM pg_depend "
+    "JOIN pg_rewrite r ON r.oid = objid JOIN pg_class c ON c.oid = ev_class "
+    "WHERE classid = 'pg_rewrite'::regclass AND relkind = 'v'), "
+    "view AS (SELECT ev_class FROM used JOIN volatile v ON v.oid = refobjid "
+    "WHERE refclassid = 'pg_proc'::regclass "
+    "UNION SELECT used.ev_class FROM used JOIN view v ON v.ev_class = refobjid "
+    "WHERE refclassid = 'pg_class'::regclass) "
+    "SELECT 'function', upper(proname) FROM volatile "
+    "UNION SELECT 'view', upper(relname) FROM view JOIN pg_class c ON c.oid = ev_class"
 )
 DEFERRABLE = (
     "SELECT format('%I.%I', nspname, conname), bool_or(condeferred) FROM pg_constraint "

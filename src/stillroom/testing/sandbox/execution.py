@@ -158,7 +158,7 @@ class Execution:
         await sandbox.prepare(session.parameters.startup)
         session.refuse_older_snapshot(sandbox.commits)
         within = gate.owner is not None and gate.owner is not session  # it passes
-        writes = any(self._writes(statement) for statement in statements)
+        writes = await self._may_write(statements)
         read_only = session.is_read_only and any(
             writes or not _is_plain(statement) for statement in statements
         )
@@ -250,22 +250,22 @@ class Execution:
             gate.release(session)
         session.fail()
 
-    def _writes(self, statement: Statement) -> bool:
-        if statement.kind is Kind.WRITE:
-            return True
-        return bool(statement.functions & self._sandbox.writing_functions)
+    async def _may_write(self, statements: Sequence[Statement]) -> bool:
+        writers = self._sandbox.writers
+        if writers.are_stale and any(map(_asks_for_names, statements)):
+            await self._sandbox.read_writers()
+        return any(map(writers.may_write, statements))
 
     async def _learn(self, answer: Answer) -> None:
         """Note what later statements depend on."""
         for statement in self._request.executed:
-            if self._writes(statement) and not _wrote_nothing(answer):
+            if self._sandbox.writers.may_write(statement) and not _wrote_nothing(answer):
                 self._session.xid = str(1000 + self._sandbox.commits)
                 self._session.has_drawn = True
                 self._sandbox.drawer = self._session
             if statement.changes_schema:
                 self._sandbox.forget_checks()
-            if found := _FUNCTION.search(statement.text):
-                self._sandbox.writing_functions.add(found[1].upper())
+                self._sandbox.writers.are_stale = True
         if self._sandbox.temporary.may_change(self._request.executed):
             words = " ".join(statement.words for statement in self._request.executed)
             await self._sandbox.note_temporary(self._session, words)
@@ -302,6 +302,11 @@ def ignore(_message: Message) -> None:
     """Drop what answers a statement of the sandbox's own."""
 
 
+def _asks_for_names(statement: Statement) -> bool:
+    """Say whether only the names in it tell whether it writes."""
+    return statement.kind is Kind.READ and not statement.sees_no_work
+
+
 def _is_plain(statement: Statement) -> bool:
     """Say whether a read is the same in a READ ONLY transaction."""
     return statement.kind is Kind.READ and not statement.words.startswith(("SHOW", "SET"))
@@ -318,6 +323,3 @@ _ERRORS_OF_SHARING = {
     "55006": "another connection has an open cursor there, for whose end it would wait",
     "55P04": "the value was added in this test, whose transaction is not over",
 }
-_FUNCTION = re.compile(
-    r"^\s*CREATE\s+(?:OR\s+REPLACE\s+)?FUNCTION\s+(?:\w+\.)?\"?(\w+)", re.IGNORECASE
-)

@@ -28,6 +28,13 @@ class Statement:
     """The names in front of a parenthesis, in capitals."""
     refusal: str
     """Why it cannot run inside of a transaction that is rolled back; empty where it can."""
+    quoted: frozenset[str] = frozenset()
+    """The quoted names, in capitals."""
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Return all that may name a relation, in capitals."""
+        return self.quoted.union(self.words.split())
 
     @property
     def is_setting(self) -> bool:
@@ -61,8 +68,8 @@ class Statement:
 
     @property
     def changes_schema(self) -> bool:
-        """Say whether constraints may come or go by it."""
-        return self.words.startswith(("CREATE ", "ALTER ", "DROP ", "DO ", "CALL "))
+        """Say whether constraints, functions and views may come or go by it."""
+        return self.words.startswith(("CREATE ", "ALTER ", "DROP ", "DO ", "CALL ", "IMPORT "))
 
     @property
     def needs_transaction(self) -> bool:
@@ -79,7 +86,7 @@ class Statement:
 @lru_cache(maxsize=4096)
 def read_statements(sql: str) -> tuple[Statement, ...]:
     """Return the statements of a text, without the empty ones."""
-    found = [_statement(text, words) for text, words in _split(sql)]
+    found = [_statement(text, words, quoted) for text, words, quoted in _split(sql)]
     return tuple(statement for statement in found if statement.kind is not Kind.EMPTY)
 
 
@@ -99,8 +106,10 @@ _TOKEN = re.compile(
 )
 
 
-def _split(sql: str) -> Iterator[tuple[str, str]]:
+def _split(sql: str) -> Iterator[tuple[str, list[str], dict[int, str]]]:
+    """Yield text, words, and the quoted names by their places among the words."""
     words: list[str] = []
+    quoted: dict[int, str] = {}
     start = position = 0
     while position < len(sql):
         found = _TOKEN.match(sql, position)
@@ -114,17 +123,18 @@ def _split(sql: str) -> Iterator[tuple[str, str]]:
             case "literal" | "dollar" | "tag":
                 words.append("''")
             case "name":
+                quoted[len(words)] = found[0].partition('"')[2][:-1].replace('""', '"').upper()
                 words.append('""')
             case "word":
                 words.append(found[0].upper())
             case "end" if not _is_routine(words):
-                yield sql[start : found.start()], " ".join(words)
-                words, start = [], position
+                yield sql[start : found.start()], words, quoted
+                words, quoted, start = [], {}, position
             case "number" | "other" | "end":
                 words.append(found[0])
             case _:
                 pass
-    yield sql[start:], " ".join(words)
+    yield sql[start:], words, quoted
 
 
 def _end_of_comment(sql: str, position: int) -> int:
@@ -142,9 +152,12 @@ def _is_routine(words: list[str]) -> bool:
     return text.startswith("CREATE ") and text.count("BEGIN ATOMIC") > text.endswith(" END")
 
 
-def _statement(text: str, words: str) -> Statement:
-    functions = frozenset(re.findall(r"(\w+) \(", words))
-    return Statement(text, words, _kind(words), functions, _refusal(words, functions))
+def _statement(text: str, tokens: list[str], quoted: dict[int, str]) -> Statement:
+    words = " ".join(tokens)
+    called = {name for place, name in quoted.items() if tokens[place + 1 : place + 2] == ["("]}
+    functions = frozenset(re.findall(r"(\w+) \(", words)) | called
+    refusal = _refusal(words, functions)
+    return Statement(text, words, _kind(words), functions, refusal, frozenset(quoted.values()))
 
 
 def _kind(words: str) -> Kind:
