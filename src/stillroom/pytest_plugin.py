@@ -167,10 +167,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_protocol(
-    item: pytest.Item, nextitem: pytest.Item | None
-) -> Generator[None, Any, Any]:
-    """Give the test its isolation; what its wider scopes did stays until they end."""
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Begin with nothing of another test; what its wider scopes did stays until they end."""
     run = item.config.stash.get(RUN, None)
     if run is None:
         return (yield)
@@ -179,11 +177,7 @@ def pytest_runtest_protocol(
     run.take_refusals()  # such as came after the end of another test
     if not _is_ours(item):
         run.leave_alone()
-        return (yield)
-    try:
-        return (yield)
-    finally:
-        run.stand_at(_levels(nextitem.parent) if nextitem is not None else ())
+    return (yield)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -397,7 +391,11 @@ def _fail_by_refusals(run: "Run", item: pytest.Item) -> None:
 
 def _look(run: "Run", item: pytest.Item, nextitem: pytest.Item | None) -> str:
     """Roll back what the test did, and say what is left of it; then no other test may run."""
-    run.stand_at(_levels(nextitem.parent) if nextitem is not None else ())
+    try:
+        run.stand_at(_levels(nextitem.parent) if nextitem is not None else ())
+    except Exception:
+        item.session.shouldfail = "stopping at a test whose work could not be undone"
+        raise
     if found := run.look():
         item.session.shouldfail = "stopping at a test that has left something: --stillroom-canary"
     return found

@@ -108,3 +108,56 @@ def _nothing_is_left(project: Project, isolation: str, marked: str) -> bool:
     assert data.name == "data"
     assert nothing_is_left(marked, data.parent)
     return eventually(lambda: not data.parent.exists() and not socket.exists(), 5)
+
+
+DYING = """
+import asyncio
+import os
+import signal
+import time
+from pathlib import Path
+
+from checks import check
+from models import Session
+from sqlalchemy import text
+
+
+async def find_backend():
+    async with Session() as session:
+        return await session.scalar(text("SELECT pg_backend_pid()"))
+
+
+def test_the_server_dies():
+    asyncio.run(check())
+    process = Path(f"/proc/{asyncio.run(find_backend())}")
+    Path("data").write_text(str((process / "cwd").readlink()))
+    server = (process / "stat").read_text().rpartition(")")[2].split()[1]
+    os.kill(int(server), signal.SIGQUIT)
+    deadline = time.monotonic() + 30
+    while process.exists():
+        assert time.monotonic() < deadline, "the server lives"
+        time.sleep(0.01)
+
+
+def test_after_it():
+    pass
+"""
+
+
+@pytest.mark.parametrize("isolation", ["sandbox", "clone"])
+def test_a_server_that_dies(project: Project, isolation: str) -> None:
+    """All that is the run's ends; in the sandbox the test in which it dies is an error, the last.
+
+    With clones pytest ends with the error of their removal, which happens behind the tests.
+    """
+    project.write(checks=styles.CHECKS, test_dying=DYING)
+
+    outcome = project.run(f"--stillroom-isolation={isolation}")
+
+    assert "INTERNALERROR" not in outcome.output, outcome.output
+    assert outcome.code != 0
+    assert not Path((project.folder / "data").read_text()).exists()
+    if isolation == "sandbox":
+        assert "ERROR test_dying.py::test_the_server_dies" in outcome.output
+        assert "stopping at a test whose work could not be undone" in outcome.output
+        assert outcome.counts == "1 passed, 1 error"

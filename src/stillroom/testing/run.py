@@ -1,7 +1,9 @@
 """A run of tests: its server, its template, and the isolation of each test."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from typing import Any, ParamSpec
 
 from stillroom.errors import StillroomError
 from stillroom.testing.clones import CloneIsolation
@@ -20,6 +22,8 @@ from stillroom.testing.engines import (
 from stillroom.testing.isolation import Isolation, SandboxIsolation
 from stillroom.testing.queries import QueryLog
 from stillroom.testing.thread import LoopThread
+
+_P = ParamSpec("_P")
 
 
 @dataclass
@@ -83,23 +87,32 @@ class Run:
         self.stand_at([])
 
     def close(self) -> None:
-        """End all of it; a server of the run's own is kept for the next one, or left running."""
+        """End all of it; a server of the run's own is kept for the next one, or left running.
+
+        All of it ends also where a part cannot, as with a server that has died; no data of such a
+        run are kept.
+        """
         # Threads of the application may live on: they must not reach what their URLs name. A run
         # within another one leaves it as it was.
         direct_to(self._before or _ENDED)
         self.queries.remove()
         account = self.account()
-        for isolation in self._isolations.values():
-            isolation.close()
         is_kept = self.server.is_private and bool(account.new_template) and not account.left
-        if is_kept:
-            self._thread.call(self._databases.keep_only(account.new_template))
         is_thrown_away = self.server.is_private and not account.left
-        self._thread.call(self._databases.close(drop=not is_thrown_away))
-        self._thread.stop()
-        if account.left:
-            self.server.leave()
-        self.server.stop(keep=is_kept)
+
+        def stop(kind: type[BaseException] | None, *_: object) -> None:
+            self.server.stop(keep=is_kept and kind is None)
+
+        with ExitStack() as last:  # its last step comes first
+            last.push(stop)
+            if account.left:
+                last.callback(self.server.leave)
+            last.callback(self._thread.stop)
+            last.callback(self._call, self._databases.close, drop=not is_thrown_away)
+            if is_kept:
+                last.callback(self._call, self._databases.keep_only, account.new_template)
+            for isolation in self._isolations.values():
+                last.callback(isolation.close)
 
     def stand_at(self, levels: Sequence[str], isolation: str | None = None) -> None:
         """Leave the scopes that are not named: what was done in them is gone.
@@ -201,6 +214,11 @@ class Run:
         if account.left:
             lines.append(f"It stays until: {self.server.ending(list(account.left.values()))}")
         return lines
+
+    def _call(
+        self, work: Callable[_P, Coroutine[Any, Any, None]], *args: _P.args, **kwargs: _P.kwargs
+    ) -> None:
+        self._thread.call(work(*args, **kwargs))
 
     def _unlike(self, isolation: Isolation) -> Isolation:
         return self._clones if isolation is self._sandbox else self._sandbox

@@ -136,11 +136,11 @@ class PrivateServer:
 
     def stop(self, *, keep: bool = False) -> None:
         """Stop the server, and remove its data."""
-        if keep:
-            self._kept.replace(self._started().data)
         if self._cluster is not None:
             wait([self._cluster])  # else what starts now would be stopped by nobody
-        self._stack.close()
+        with self._stack:
+            if keep:
+                self._kept.replace(self._started().data)
 
     def _started(self) -> Cluster:
         if self._cluster is None:
