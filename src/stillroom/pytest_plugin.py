@@ -1,7 +1,7 @@
 """Tests on a real PostgreSQL, each in a transaction that is rolled back: the pytest plugin.
 
 It is active where the project's settings say `stillroom = true`, and for a test that uses one of
-the fixtures below. Elsewhere it imports nothing of the library and touches no test.
+the fixtures below. Elsewhere it imports no part of the library but its errors and touches no test.
 """
 
 import argparse
@@ -160,10 +160,17 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Refuse a marker that says nothing before any test runs, and count the clones to come."""
-    isolations = [_isolation(item) for item in session.items if _is_ours(item)]
+    """Count the clones to come."""
+    isolations = [_asked_isolation(item) for item in session.items if _is_ours(item)]
     if isolations and _will_test(session.config):
         _start(session.config).expect_clones(isolations.count("clone"))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Refuse a marker that says nothing."""
+    if _is_ours(item):
+        _isolation(item)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -231,13 +238,15 @@ def pytest_runtest_teardown(
 def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Show the SQL of a test that has failed."""
+    """Show the SQL of a test that has failed, and what was refused in it."""
     report = yield
     run = item.config.stash.get(RUN, None)
     if run is None or not _is_ours(item) or not report.failed:
         return report
     if sent := run.queries.report():
         report.sections.append(("SQL that the test sent", sent))
+    if refusals := run.take_refusals():  # it may have failed by one that the application swallowed
+        report.sections.append(("Refused in this test", "\n".join(map(str, refusals))))
     if item.config.getoption("--stillroom-keep") and report.when != "teardown":
         run.keep(item.nodeid)
         item.session.shouldfail = "stopping at a test that has failed: --stillroom-keep"
@@ -294,7 +303,7 @@ def stillroom_refusals(request: pytest.FixtureRequest) -> Callable[[], Sequence[
 
 def _will_test(config: pytest.Config) -> bool:
     asked = config.known_args_namespace
-    return not (asked.help or asked.version or asked.collectonly)
+    return not any(getattr(asked, name, None) for name in _WITHOUT_TESTS)
 
 
 def _offer_fixtures(config: pytest.Config) -> None:
@@ -313,6 +322,19 @@ def _offer_fixtures(config: pytest.Config) -> None:
         if isinstance(fixture, kind) and name not in taken:
             setattr(offered, name, fixture)
     config.pluginmanager.register(offered, "stillroom-fixtures")
+
+
+_WITHOUT_TESTS = (
+    "help",
+    "version",
+    "markers",
+    "collectonly",
+    "setupplan",
+    "showfixtures",
+    "show_fixtures_per_test",
+    "cacheshow",
+)
+"""The options with which pytest runs no test; those of a plugin that is blocked are not there."""
 
 
 def _start(config: pytest.Config) -> "Run":
@@ -369,14 +391,19 @@ def _is_ours(item: pytest.Item) -> bool:
 
 
 def _isolation(item: pytest.Item) -> str:
+    isolation = _asked_isolation(item)
+    if isolation is None:
+        msg = f'{item.nodeid}: write @pytest.mark.stillroom(isolation="clone"), or "sandbox"'
+        pytest.fail(msg, pytrace=False)
+    return isolation
+
+
+def _asked_isolation(item: pytest.Item) -> str | None:
     marker = item.get_closest_marker("stillroom")
     if marker is None:
         return str(item.config.getoption("--stillroom-isolation"))
     isolation = marker.kwargs.get("isolation")
-    if marker.args or isolation not in ISOLATIONS:
-        msg = f'{item.nodeid}: write @pytest.mark.stillroom(isolation="clone"), or "sandbox"'
-        raise pytest.UsageError(msg)
-    return str(isolation)
+    return None if marker.args or isolation not in ISOLATIONS else str(isolation)
 
 
 def _isolation_of(node: Any) -> str | None:
@@ -407,4 +434,12 @@ def _levels(node: Any) -> list[str]:
 
 
 def _run(request: pytest.FixtureRequest) -> "Run":
-    return request.config.stash[RUN]
+    run = request.config.stash.get(RUN, None)
+    if run is None or not _is_ours(request.config.stash[ITEM]):
+        msg = (
+            f"{request.fixturename} was asked for by request.getfixturevalue, too late for the "
+            "test to have a database of the run. Let the test name the fixture, as an argument or "
+            "by @pytest.mark.usefixtures, or set `stillroom = true` for all tests"
+        )
+        raise ConfigurationError(msg)
+    return run

@@ -7,6 +7,7 @@ import signal
 from typing import Any, cast
 
 import asyncpg
+import pytest
 
 from tests.conftest import NewDatabase
 from tests.plugin import styles
@@ -89,6 +90,25 @@ from checks import check
 def test_asking(stillroom_url):
     asyncio.run(check())
     assert "this" == "that"
+"""
+
+LATE = """
+def test_late(request):
+    request.getfixturevalue("stillroom_url")
+
+
+def test_other(stillroom_url):
+    pass
+"""
+
+WATCHING = """
+import sys
+from pathlib import Path
+
+
+def pytest_unconfigure():
+    if "stillroom.testing.run" in sys.modules:
+        Path("launched").touch()
 """
 
 TRAPS = {
@@ -180,6 +200,32 @@ def test_processes_of_an_inactive_project_have_servers_of_their_own(project: Pro
     assert "1 failed, 1 passed" in outcome.output, outcome.output
     assert outcome.output.count("The database of test_asking.py::test_asking is left") == 1
     assert len(kills) == 1
+
+
+def test_a_fixture_that_is_asked_for_late_is_an_error(project: Project) -> None:
+    """A test that does not name it has no database of the run, whether others have one or not."""
+    _deactivate(project)
+    project.write(test_late=LATE)
+
+    for options in (["-k", "late"], []):
+        outcome = project.run(*options)
+
+        assert "1 failed" in outcome.counts, outcome.output
+        assert "stillroom_url was asked for by request.getfixturevalue" in outcome.output
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["--fixtures", "--fixtures-per-test", "--markers", "--setup-plan", "--cache-show"],
+)
+def test_a_look_at_the_project_starts_no_server(project: Project, option: str) -> None:
+    """Pytest runs no test with such an option."""
+    project.write(conftest=WATCHING, test_one="def test_one(stillroom_url): pass")
+
+    outcome = project.run(option)
+
+    assert outcome.code == 0, outcome.output
+    assert not (project.folder / "launched").exists()
 
 
 def _deactivate(project: Project) -> None:

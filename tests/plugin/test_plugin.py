@@ -107,6 +107,16 @@ async def test_expected(stillroom_refusals):
     assert "Was a commit() forgotten" in str(stillroom_refusals()[0])
 
 
+@pytest.mark.asyncio
+async def test_answers_something_else():
+    status = 200
+    try:
+        await read_beside_an_open_write()
+    except Exception:
+        status = 500
+    assert status == 200
+
+
 def test_after_them():
     pass
 
@@ -181,8 +191,9 @@ def test_a_refusal_fails_its_test(project: Project) -> None:
 
     outcome = project.run()
 
-    assert outcome.counts == "2 failed, 4 passed, 1 error", outcome.output
-    assert outcome.output.count("Was a commit() forgotten") >= 3
+    assert outcome.counts == "3 failed, 4 passed, 1 error", outcome.output
+    assert "Refused in this test" in outcome.output
+    assert outcome.output.count("Was a commit() forgotten") >= 4
 
 
 def test_a_budget_of_queries_names_the_n_plus_one(project: Project) -> None:
@@ -208,10 +219,15 @@ def test_repeated_statements_may_be_forbidden(project: Project) -> None:
 
 
 def test_the_marker_is_read_strictly(project: Project) -> None:
-    """A marker that says nothing is an error that says how to write it."""
-    project.write(test_project="import pytest\n\n@pytest.mark.stillroom\ndef test_one(): pass\n")
+    """A marker that says nothing is an error that says how to write it, and of its test alone."""
+    test = "import pytest\n\n@pytest.mark.stillroom\ndef test_one(): pass\n\ndef test_two(): pass\n"
+    project.write(test_project=test)
 
-    assert 'write @pytest.mark.stillroom(isolation="clone")' in project.run().output
+    for processes in ("0", "2"):
+        outcome = project.run("-n", processes)
+
+        assert outcome.counts == "1 passed, 1 error", outcome.output
+        assert 'write @pytest.mark.stillroom(isolation="clone")' in outcome.output
 
 
 LATE = """
