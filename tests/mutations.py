@@ -372,8 +372,8 @@ MUTATIONS = [
         8,
         "nobody reads beside uncommitted writes",
         "testing/sandbox/gate.py",
-        "free = self.owner is None or self.owner is waiting.session or waiting.passes_owner",
-        "free = True",
+        "return self.busy is None and self._blocker(waiting) is None",
+        "return self.busy is None",
         "tests/testing/test_refusals.py",
     ),
     Mutation(

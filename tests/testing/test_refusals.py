@@ -347,3 +347,40 @@ async def test_a_reader_of_a_wider_scope_goes_on(
             async with sandboxed.begin() as writer:
                 await writer.execute(text("INSERT INTO author (name) VALUES ('a')"))
             assert (await reader.execute(text("SELECT name FROM author"))).scalars().all() == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("made", "statement"),
+    [
+        ("", "WITH a AS (INSERT INTO author (name) VALUES ('a')) SELECT 1 WHERE false"),
+        ("", "LOCK author"),
+        ("", "SELECT write_author('a') FROM (SELECT 1) a FOR UPDATE"),
+        (
+            "CREATE TRIGGER t AFTER UPDATE ON author FOR EACH STATEMENT EXECUTE FUNCTION note()",
+            "UPDATE author SET name = 'a' WHERE false",
+        ),
+        (
+            "CREATE RULE r AS ON UPDATE TO book DO ALSO INSERT INTO author (name) VALUES ('a')",
+            "UPDATE book SET title = 'a' WHERE false",
+        ),
+    ],
+)
+async def test_a_count_of_no_rows_may_hide_a_write(
+    sandboxed: AsyncEngine, made: str, statement: str
+) -> None:
+    """What writes elsewhere, or locks a table, holds up reads."""
+    async with sandboxed.begin() as connection:
+        await connection.execute(
+            text(
+                "CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS "
+                "$$ BEGIN INSERT INTO note (tenant) VALUES ('a'); RETURN NULL; END $$"
+            )
+        )
+        if made:
+            await connection.execute(text(made))
+    async with sandboxed.connect() as writer:
+        await writer.execute(text("SELECT name FROM author"))
+        await writer.execute(text(statement))
+        message = await refused(sandboxed, "SELECT name FROM author")
+
+    assert "the same task holds both" in message

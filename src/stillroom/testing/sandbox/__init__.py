@@ -216,6 +216,7 @@ class Sandbox:
         session.has_temporary = session.has_temporary or bool(self.temporary)
 
     async def _note_rollback(self, session: Session) -> None:
+        self.writers.note_rollback()
         if self.temporary or session.has_temporary:
             await self.note_temporary(session)
 

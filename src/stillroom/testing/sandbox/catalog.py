@@ -20,20 +20,45 @@ def reset_sequences(values: dict[str, str]) -> str:
 class Writers:
     """Know by which functions and views a statement may write that looks like a read.
 
-    What has been known once stays known, for a rollback brings back what was renamed or dropped.
+    Names that have been known once stay known, for a rollback brings back what was renamed.
     """
 
     def __init__(self) -> None:
         self.are_stale = True
         """They have to be read before they are asked for again."""
+        self._may_roll_back = False  # the schema has changed, and a rollback may change it back
         self._functions = set(_WRITING_FUNCTIONS)
         self._views: set[str] = set()
+        self._acts_on_no_rows = False  # a trigger or a rule that a write of no rows sets off too
 
     def learn(self, rows: Iterable[Iterable[str | None]]) -> None:
         """Take what WRITERS has found."""
+        self._acts_on_no_rows = False
         for what, name in rows:
-            (self._functions if what == "function" else self._views).add(str(name))
+            if what == "trigger":
+                self._acts_on_no_rows = True
+            else:
+                (self._functions if what == "function" else self._views).add(str(name))
         self.are_stale = False
+
+    def note_change(self) -> None:
+        """Note that the schema may have changed."""
+        self.are_stale = self._may_roll_back = True
+
+    def note_rollback(self) -> None:
+        """Note that changes may be gone."""
+        self.are_stale = self.are_stale or self._may_roll_back
+
+    def wrote(self, statement: Statement, *, no_rows: bool) -> bool:
+        """Say whether what ran may have changed what others read; `no_rows` is what its tag says.
+
+        Rows that are locked and numbers of a sequence are nothing that a plain read would see.
+        """
+        if statement.functions & (self._functions - _UNSEEN) or statement.names & self._views:
+            return True
+        if statement.only_changes_rows:
+            return self._acts_on_no_rows or not no_rows
+        return statement.kind is Kind.WRITE and not statement.only_locks
 
     def may_write(self, statement: Statement) -> bool:
         """Say whether a statement may change anything, or hold it until its transaction ends."""
@@ -50,6 +75,9 @@ _WRITING_FUNCTIONS = {
     "LO_IMPORT", "LOWRITE", "LO_TRUNCATE", "PG_CURRENT_XACT_ID", "TXID_CURRENT",
 }  # fmt: skip
 
+_UNSEEN = {"NEXTVAL", "SETVAL", "PG_CURRENT_XACT_ID", "TXID_CURRENT"}
+
+# A trigger may act where a tag counts no row, unless it is AFTER and FOR EACH ROW (1 of 67).
 # A view is one that calls such a function, or reads from such a view.
 WRITERS = (
     "WITH RECURSIVE volatile AS ("
@@ -64,7 +92,9 @@ WRITERS = (
     "UNION SELECT used.ev_class FROM used JOIN view v ON v.ev_class = refobjid "
     "WHERE refclassid = 'pg_class'::regclass) "
     "SELECT 'function', upper(proname) FROM volatile "
-    "UNION SELECT 'view', upper(relname) FROM view JOIN pg_class c ON c.oid = ev_class"
+    "UNION SELECT 'view', upper(relname) FROM view JOIN pg_class c ON c.oid = ev_class "
+    "UNION SELECT 'trigger', '' FROM pg_trigger WHERE NOT tgisinternal AND tgtype & 67 <> 1 "
+    "UNION SELECT 'trigger', '' FROM pg_rewrite WHERE ev_type <> '1' AND oid >= 16384"
 )
 DEFERRABLE = (
     "SELECT format('%I.%I', nspname, conname), bool_or(condeferred) FROM pg_constraint "

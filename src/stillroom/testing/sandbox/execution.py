@@ -62,8 +62,9 @@ class Execution:
         passes = self.prepared.only_fetches(request.unit) or (
             bool(looked_at) and all(statement.sees_no_work for statement in looked_at)
         )
+        only_reads = bool(looked_at) and self._only_reads(request, looked_at)
         self._refuse_cancelled()
-        async with gate.turn(session, passes_owner=passes):
+        async with gate.turn(session, passes_owner=passes, only_reads=only_reads):
             self._refuse_cancelled()
             return await self._run_in_turn()
 
@@ -250,6 +251,13 @@ class Execution:
             gate.release(session)
         session.fail()
 
+    def _only_reads(self, request: Request, statements: Sequence[Statement]) -> bool:
+        """Say whether it would do no harm within the work of another, as far as is known."""
+        sandbox = self._sandbox
+        if sandbox.writers.are_stale or sandbox.temporary or self.prepared.names_portal(request):
+            return False
+        return all(it.is_plain_query and not sandbox.writers.may_write(it) for it in statements)
+
     async def _may_write(self, statements: Sequence[Statement]) -> bool:
         writers = self._sandbox.writers
         if writers.are_stale and any(map(_asks_for_names, statements)):
@@ -265,7 +273,9 @@ class Execution:
                 self._sandbox.drawer = self._session
             if statement.changes_schema:
                 self._sandbox.forget_checks()
-                self._sandbox.writers.are_stale = True
+                self._sandbox.writers.note_change()
+            if self._sandbox.writers.wrote(statement, no_rows=_wrote_nothing(answer)):
+                self._session.has_written = True
         if self._sandbox.temporary.may_change(self._request.executed):
             words = " ".join(statement.words for statement in self._request.executed)
             await self._sandbox.note_temporary(self._session, words)
@@ -303,8 +313,8 @@ def ignore(_message: Message) -> None:
 
 
 def _asks_for_names(statement: Statement) -> bool:
-    """Say whether only the names in it tell whether it writes."""
-    return statement.kind is Kind.READ and not statement.sees_no_work
+    """Say whether the names in it tell what it writes."""
+    return not (statement.changes_schema or statement.sees_no_work)
 
 
 def _is_plain(statement: Statement) -> bool:

@@ -13,7 +13,8 @@ class Gate:
     """Give turns in the order in which they were asked for.
 
     While one connection has uncommitted writes (the owner) all others wait, so none reads what
-    PostgreSQL would not show it yet, and savepoints never interleave. Who waits for an owner that
+    PostgreSQL would not show it yet, and savepoints never interleave. Only a plain read passes an
+    owner that has locked rows and written nothing. Who waits for an owner that
     its own task holds would wait for ever: that is a Refusal at once, any other one when an owner
     has not ended after `wait` seconds. A long queue of those who come and go is waited for.
     """
@@ -32,9 +33,11 @@ class Gate:
         return any(not waiting.turn.done() for waiting in self._waiting)
 
     @asynccontextmanager
-    async def turn(self, session: Session, *, passes_owner: bool = False) -> AsyncGenerator[None]:
+    async def turn(
+        self, session: Session, *, passes_owner: bool = False, only_reads: bool = False
+    ) -> AsyncGenerator[None]:
         """Wait for the session's turn, which lasts as long as the block."""
-        await self._enter(_Waiting(session, passes_owner))
+        await self._enter(_Waiting(session, passes_owner, only_reads))
         try:
             yield
         finally:
@@ -50,6 +53,7 @@ class Gate:
         """Note that the session, whose turn it is, has uncommitted writes."""
         if self.owner is None:
             self.owner = session
+            session.has_written = False
             self._owned_since = asyncio.get_running_loop().time()
         session.last_write = session.statement
 
@@ -89,8 +93,14 @@ class Gate:
         self._wake()
 
     def _may_run(self, waiting: "_Waiting") -> bool:
-        free = self.owner is None or self.owner is waiting.session or waiting.passes_owner
-        return self.busy is None and free
+        return self.busy is None and self._blocker(waiting) is None
+
+    def _blocker(self, waiting: "_Waiting") -> Session | None:
+        """Return the owner that somebody waits for, whoever speaks just now."""
+        owner = self.owner
+        if owner is None or owner is waiting.session or waiting.passes_owner:
+            return None
+        return None if waiting.only_reads and not owner.has_written else owner
 
     def _wake(self) -> None:
         for waiting in list(self._waiting):
@@ -106,8 +116,8 @@ class Gate:
                 waiting.turn.set_exception(refusal)
 
     def _refuse_deadlock(self, waiting: "_Waiting") -> None:
-        owner, session = self.owner, waiting.session
-        if owner is None or owner is session or owner.is_ending or waiting.passes_owner:
+        owner, session = self._blocker(waiting), waiting.session
+        if owner is None or owner.is_ending:
             return
         if session.never_waits:
             raise Refusal(
@@ -124,9 +134,9 @@ class Gate:
     def _give_up(self, waiting: "_Waiting") -> None:
         if waiting.turn.done():
             return
-        owner = self.owner
+        owner = self._blocker(waiting)
         held = asyncio.get_running_loop().time() - self._owned_since
-        if owner is None or owner is waiting.session or waiting.passes_owner:
+        if owner is None:
             self._give_up_after(self.wait, waiting)  # a statement still runs, as it may
         elif held < self.wait:
             self._give_up_after(self.wait - held, waiting)
@@ -144,9 +154,10 @@ class Gate:
 
 
 class _Waiting:
-    def __init__(self, session: Session, passes_owner: bool) -> None:
+    def __init__(self, session: Session, passes_owner: bool, only_reads: bool) -> None:
         self.session = session
         self.passes_owner = passes_owner
+        self.only_reads = only_reads
         self.turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.timer: asyncio.TimerHandle
 

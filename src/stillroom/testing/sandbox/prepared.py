@@ -92,6 +92,10 @@ class Prepared:
             return True
         return False
 
+    def names_portal(self, request: Request) -> bool:
+        """Say whether a request binds a portal that may stay open."""
+        return any(m.kind == b"B" and messages.text(m.body) for m in request.unit.messages)
+
     def note_open(self, request: Request, answer: Answer) -> bool:
         """Note the portals that stay open after a request; say whether there are any."""
         declared = {

@@ -106,6 +106,8 @@ class Session:
     is_ending: bool = False
     """Its connection is being closed: what it holds will be free without anybody's doing."""
     last_write: str = ""
+    has_written: bool = False
+    """What it does is seen by plain reads, and is more than locks and numbers of a sequence."""
     has_drawn: bool = False
     """It has written, and so may have drawn a number of a sequence."""
     has_temporary: bool = False

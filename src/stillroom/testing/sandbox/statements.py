@@ -62,6 +62,23 @@ class Statement:
         )
 
     @property
+    def only_locks(self) -> bool:
+        """Say whether it is a write for no more than the rows that it locks."""
+        without = _LOCKS.sub("", self.words)
+        return without != self.words and _kind(without) is Kind.READ
+
+    @property
+    def only_changes_rows(self) -> bool:
+        """Say whether it has written nothing when its tag counts no row, but for triggers."""
+        return self.words.startswith(("INSERT ", "UPDATE ", "DELETE ", "MERGE "))
+
+    @property
+    def is_plain_query(self) -> bool:
+        """Say whether it asks, and leaves nothing behind on the connection."""
+        is_query = _QUERY.match(self.words) is not None and self.kind is Kind.READ
+        return is_query and not self.is_setting and not self.is_advisory
+
+    @property
     def never_waits(self) -> bool:
         """Say whether it passes over rows that are locked, or fails at once."""
         return " SKIP LOCKED" in self.words or " NOWAIT" in self.words
@@ -193,6 +210,8 @@ _CONTROL = re.compile(
     r"|SET ((LOCAL|SESSION) )?TRANSACTION(_READ_ONLY|_ISOLATION)?"
     r"|CLOSE ALL|DEALLOCATE (PREPARE )?ALL|DISCARD)\b"
 )
+_QUERY = re.compile(r"(\( )*(SELECT|VALUES|TABLE|WITH)\b")
+_LOCKS = re.compile(r" FOR (NO KEY UPDATE|UPDATE|KEY SHARE|SHARE)\b")
 _READ = re.compile(
     r"(\( )*(SELECT|VALUES|TABLE|SHOW|EXPLAIN|WITH|FETCH|MOVE|CLOSE|DECLARE|COPY|SET|RESET|DISCARD"
     r"|PREPARE|DEALLOCATE|UNLISTEN)\b"
