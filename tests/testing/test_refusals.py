@@ -107,6 +107,7 @@ async def test_locked_rows_cannot_be_skipped(sandboxed: AsyncEngine) -> None:
     async def hold() -> None:
         async with AsyncSession(sandboxed) as session:
             await session.execute(text("SELECT * FROM author FOR UPDATE"))
+            await session.execute(text("SELECT 'later' FROM author"))
             started.set()
             await done.wait()
 
@@ -117,6 +118,7 @@ async def test_locked_rows_cannot_be_skipped(sandboxed: AsyncEngine) -> None:
     await task
 
     assert "cannot tell which rows are locked" in message
+    assert "uncommitted work ('SELECT * FROM author FOR UPDATE')" in message
 
 
 async def test_advisory_locks_by_rows_cannot_meet(sandboxed: AsyncEngine) -> None:

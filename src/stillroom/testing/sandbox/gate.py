@@ -122,7 +122,7 @@ class Gate:
         if session.never_waits:
             raise Refusal(
                 f"{session.statement!r} asks for rows that nobody has locked, while connection "
-                f"{owner.number} has uncommitted work ({owner.statement!r}). The sandbox cannot "
+                f"{owner.number} has uncommitted work ({owner.last_write!r}). The sandbox cannot "
                 "tell which rows are locked"
             )
         if owner.task is not None and owner.task is session.task:
