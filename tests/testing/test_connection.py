@@ -68,11 +68,11 @@ async def test_an_answer_that_was_foreseen_wrongly_ends_the_connection(
 ) -> None:
     """BEGIN is answered before the sandbox has it; what it then says must be the same."""
     assert sandbox
-    monkeypatch.setattr(
-        LogicalConnection,
-        "foresee",
-        lambda _, data: complete("BEGIN") + ready(b"I") if b"BEGIN" in data else b"",
-    )
+
+    def foresee(_: LogicalConnection, data: bytes) -> bytes:
+        return complete("BEGIN") + ready(b"I") if b"BEGIN" in data else b""
+
+    monkeypatch.setattr(LogicalConnection, "foresee", foresee)
     with pytest.raises(DBAPIError):
         async with sandboxed.connect() as connection:
             await connection.execute(text("SELECT 1"))
