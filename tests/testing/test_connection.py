@@ -51,13 +51,16 @@ async def test_a_lost_server_is_an_error_to_all(new_database: NewDatabase) -> No
     await asyncio.to_thread(running.close)
 
 
+@pytest.mark.parametrize("is_prepared", [True, False])
 async def test_a_fault_of_the_sandbox_is_an_error(
-    sandboxed: AsyncEngine, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+    sandboxed: AsyncEngine, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, is_prepared: bool
 ) -> None:
     """Nobody waits for an answer that a fault has prevented, and it is not passed over."""
-    monkeypatch.delattr(Sandbox, "switch")
-    with pytest.raises(DBAPIError, match="The sandbox itself has failed at 'SELECT 1'"):
-        async with sandboxed.connect() as connection:
+    async with sandboxed.connect() as connection:
+        if is_prepared:
+            await connection.execute(text("SELECT 1"))
+        monkeypatch.delattr(Sandbox, "switch")
+        with pytest.raises(DBAPIError, match="The sandbox itself has failed at 'SELECT 1'"):
             await connection.execute(text("SELECT 1"))
     assert len(sandbox.refusals) == 1
     sandbox.refusals.clear()

@@ -178,16 +178,14 @@ class LogicalConnection:
             except BackendError as error:
                 self._fail(Message(b"E", error.body).encode(), unit)
             except ConnectionError as error:
-                self._fail(messages.error("57P01", str(error)), unit)
-                self.lose()
+                self._end_with(messages.error("57P01", str(error)))
             except Exception as error:  # noqa: BLE001  (the application would wait for ever)
                 fault = Refusal(
                     f"The sandbox itself has failed at {self.session.statement!r}: {error!r}",
                     "Please report it.",
                 )
                 self._sandbox.refuse(fault)
-                self._fail(messages.error("XX000", str(fault)), unit)
-                self.lose()
+                self._end_with(messages.error("XX000", str(fault)))
             finally:
                 self._is_working = False
                 if not self._units:
@@ -200,6 +198,17 @@ class LogicalConnection:
             self._skips = True
         else:
             self._say_ready()
+
+    def _end_with(self, error: bytes) -> None:
+        """End the connection, and let who waits learn why.
+
+        A driver that has sent a Flush waits, after an error, for the answer to a Sync, which
+        nobody would give any more.
+        """
+        self.session.fail()
+        self._wire.deliver(error)
+        self._say_ready()
+        self.lose()
 
     def _expire(self, sqlstate: str, message: str) -> None:
         self._wire.deliver(messages.error(sqlstate, message, severity="FATAL"))

@@ -92,10 +92,13 @@ class Wire(asyncio.Transport):
         self._delivered.append(data)
 
     def lose(self) -> None:
-        """Tell the application that the connection has ended; called in the peer's thread."""
-        self._flush()
+        """Tell the application that the connection has ended; called in the peer's thread.
+
+        Who is woken by the last answer finds the connection ended already.
+        """
+        last = self._take_delivered()
         if self._loop.is_running():
-            self._loop.call_soon_threadsafe(self._lose)
+            self._loop.call_soon_threadsafe(self._receive_last, last)
         else:
             self._lose()
 
@@ -145,10 +148,14 @@ class Wire(asyncio.Transport):
         self._peer.hang_up()
 
     def _flush(self) -> None:
-        if self._delivered:
+        if data := self._take_delivered():
             with suppress(RuntimeError):  # the loop has been closed: nobody waits there
-                self._loop.call_soon_threadsafe(self._receive, b"".join(self._delivered))
+                self._loop.call_soon_threadsafe(self._receive, data)
+
+    def _take_delivered(self) -> bytes:
+        data = b"".join(self._delivered)
         self._delivered.clear()
+        return data
 
     def _compare(self, data: bytes) -> None:
         """Drop what the application has been told already; end the connection if it was wrong."""
@@ -164,6 +171,11 @@ class Wire(asyncio.Transport):
         self._is_idle = data[-6:-1] == READY
         self._received.append(data)
         self._drain()
+
+    def _receive_last(self, data: bytes) -> None:
+        if data:
+            self._receive(data)
+        self._lose()
 
     def _drain(self) -> None:
         while self._received and not self._is_paused and not self._closing:
