@@ -1,7 +1,6 @@
 """One schema: in a sandbox, and in databases that are copied from one template."""
 
 import asyncio
-import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
@@ -15,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from stillroom.postgres import Cluster
 from stillroom.testing.engines import DatabaseTarget, SandboxTarget, direct_to, install
 from stillroom.testing.engines.drivers import own_connections
+from stillroom.testing.loop import SharedLoop
 from stillroom.testing.sandbox import Sandbox
 from stillroom.testing.wire.relay import Relay
 from stillroom.testing.wire.transport import AnyLoop
@@ -42,27 +42,24 @@ TRAP = "postgresql+asyncpg://nobody:secret@database.invalid:5432/production"
 
 
 class RunningSandbox:
-    """A sandbox in a thread, driven from tests."""
+    """A sandbox in a shared loop, driven from tests."""
 
     def __init__(self, url: str) -> None:
         """Open a sandbox on a database."""
         self.url = url
-        self.loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
-        self._thread.start()
+        self.loop = SharedLoop()
+        self.loop.start()
         self.sandbox = self.call(self._open(url))
         self.target = SandboxTarget(AnyLoop(self.loop, self.sandbox.accept))
 
     def call(self, work: Any) -> Any:
-        """Run a coroutine in the sandbox's thread."""
-        return asyncio.run_coroutine_threadsafe(work, self.loop).result(30)
+        """Run a coroutine in the sandbox's loop."""
+        return self.loop.call(work)
 
     def close(self) -> None:
-        """End the thread."""
+        """End the sandbox and its loop."""
         self.call(self.sandbox.close())
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join()
-        self.loop.close()
+        self.loop.stop()
 
     @staticmethod
     async def _open(url: str) -> Sandbox:

@@ -12,7 +12,7 @@ from stillroom.testing.clones import CloneIsolation
 from stillroom.testing.databases import Databases
 from stillroom.testing.databases.server import PrivateServer
 from stillroom.testing.databases.template import Template, TemplateError
-from stillroom.testing.thread import LoopThread
+from stillroom.testing.loop import SharedLoop
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +28,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateServer]:
 
 
 @pytest.fixture
-def thread() -> Iterator[LoopThread]:
+def thread() -> Iterator[SharedLoop]:
     """Give the thread of a run."""
-    thread = LoopThread()
+    thread = SharedLoop()
     thread.start()
     yield thread
     thread.stop()
@@ -93,7 +93,7 @@ async def test_the_next_run_drops_what_a_killed_one_has_prepared(server: Private
 
 
 def test_a_clone_that_cannot_be_dropped_stops_no_other(
-    server: PrivateServer, thread: LoopThread
+    server: PrivateServer, thread: SharedLoop
 ) -> None:
     """It is dropped with the run; the tests that come have their databases."""
     databases = Databases(server)
@@ -114,7 +114,7 @@ def test_a_clone_that_cannot_be_dropped_stops_no_other(
 
 
 def test_a_server_that_has_not_started_ends_each_test_and_nothing_else(
-    thread: LoopThread, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    thread: SharedLoop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A test without a database has cost nothing, and the end of the run has its words to say."""
     monkeypatch.setenv("STILLROOM_POSTGRES_BIN", str(tmp_path))

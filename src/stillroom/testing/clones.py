@@ -18,7 +18,7 @@ from stillroom.testing.databases.server import Server
 from stillroom.testing.databases.template import Template
 from stillroom.testing.engines import DatabaseTarget, Target
 from stillroom.testing.engines.places import Place
-from stillroom.testing.thread import LoopThread
+from stillroom.testing.loop import SharedLoop
 from stillroom.testing.wire.relay import Relay, Settings
 from stillroom.testing.wire.transport import AnyLoop
 
@@ -37,10 +37,10 @@ class CloneIsolation:
     """
 
     def __init__(
-        self, thread: LoopThread, server: Server, databases: Databases, template: Template
+        self, loop: SharedLoop, server: Server, databases: Databases, template: Template
     ) -> None:
         self.cost = Cost()
-        self._clones = _Clones(thread, server, databases, template)
+        self._clones = _Clones(loop, server, databases, template)
         self._levels = [_Level("run", None, self._clones, self.cost)]
 
     def expect(self, number: int) -> None:
@@ -129,7 +129,7 @@ class _Level:
     def disconnect(self) -> None:
         if self._relay is not None:
             self._clones.settings = self._relay.settings
-            self._clones.thread.call(self._relay.close())
+            self._clones.loop.call(self._relay.close())
 
     def _open(self) -> DatabaseTarget:
         with self._lock:
@@ -139,7 +139,7 @@ class _Level:
                     clone = self._clones.take() if source is None else self._clones.copy(source)
                 self._cost.tests += 1
                 self._name, self._relay = clone.name, clone.relay
-                wires = AnyLoop(self._clones.thread.loop, clone.relay.accept)
+                wires = AnyLoop(self._clones.loop, clone.relay.accept)
                 self._target = DatabaseTarget(clone.url, wires)
             return self._target
 
@@ -168,9 +168,9 @@ class _Clones:
     """
 
     def __init__(
-        self, thread: LoopThread, server: Server, databases: Databases, template: Template
+        self, loop: SharedLoop, server: Server, databases: Databases, template: Template
     ) -> None:
-        self.thread = thread
+        self.loop = loop
         self.server = server
         self.expected = 0
         self.settings: Settings = {}
@@ -187,28 +187,28 @@ class _Clones:
         """Begin to make the clones that are expected, if the template is there."""
         if self.expected > 0 and self._worker is None and self._template.is_there:
             self._source = self._template.name
-            self.thread.loop.call_soon_threadsafe(self._work)
+            self.loop.call_soon(self._work)
 
     def take(self) -> _Clone:
         """Return a clone."""
         self._source = self._template.name
-        return self.thread.call(self._take())
+        return self.loop.call(self._take())
 
     def copy(self, source: str) -> _Clone:
         """Return a copy of a database that is not the template."""
-        return self.thread.call(self._copy(source))
+        return self.loop.call(self._copy(source))
 
     def drop(self, name: str) -> None:
         """Drop a database, later."""
-        self.thread.call(self._drop(name))
+        self.loop.call(self._drop(name))
 
     def leave(self, name: str) -> None:
         """Let a database outlive the run."""
-        self.thread.call(self._databases.leave(name))
+        self.loop.call(self._databases.leave(name))
 
     def close(self) -> None:
         """Stop working; who made the databases drops what is left of them."""
-        self.thread.call(self._close())
+        self.loop.call(self._close())
 
     async def _take(self) -> _Clone:
         self.expected -= 1

@@ -15,7 +15,7 @@ from stillroom.testing.databases.template import Template
 from stillroom.testing.engines import SandboxTarget, Target
 from stillroom.testing.refusal import Refusal
 from stillroom.testing.sandbox import Sandbox
-from stillroom.testing.thread import LoopThread
+from stillroom.testing.loop import SharedLoop
 from stillroom.testing.wire.transport import AnyLoop
 
 
@@ -62,7 +62,7 @@ class SandboxIsolation:
 
     def __init__(
         self,
-        thread: LoopThread,
+        loop: SharedLoop,
         server: Server,
         databases: Databases,
         template: Template,
@@ -73,7 +73,7 @@ class SandboxIsolation:
         self.cost = Cost()
         self.canary: Canary | None = None
         self._has_canary = has_canary
-        self._thread = thread
+        self._loop = loop
         self._server = server
         self._databases = databases
         self._template = template
@@ -87,7 +87,7 @@ class SandboxIsolation:
         if self._opened is not None and not self._opened.sandbox.try_stand_at(levels):
             self.cost.tests += 1
             with self.cost.measured():
-                self._thread.call(self._opened.sandbox.stand_at(levels))
+                self._loop.call(self._opened.sandbox.stand_at(levels))
         return self
 
     def has_work(self, levels: Sequence[str]) -> bool:
@@ -110,22 +110,22 @@ class SandboxIsolation:
         if self._opened is None:
             return ""
         self._dismiss_canary()  # what it watches changes now
-        self._thread.call(self._opened.sandbox.keep())
-        self._thread.call(self._databases.leave(self._opened.name))
+        self._loop.call(self._opened.sandbox.keep())
+        self._loop.call(self._databases.leave(self._opened.name))
         return self._opened.name
 
     def look(self) -> str:
         """Say what the tests have left in the database, if there is a canary to find it."""
         if self.canary is None or self._opened is None or not self.canary.is_watching:
             return ""
-        self._thread.call(self._opened.sandbox.settle())
+        self._loop.call(self._opened.sandbox.settle())
         return self.canary.look(at_rest=self._opened.sandbox.is_at_rest)
 
     def close(self) -> None:
         """Hang up."""
         self._dismiss_canary()
         if self._opened is not None:
-            self._thread.call(self._opened.sandbox.close())
+            self._loop.call(self._opened.sandbox.close())
             self._opened = None
 
     def take_refusals(self) -> list[Refusal]:
@@ -138,12 +138,12 @@ class SandboxIsolation:
     def _open(self) -> "_Opened":
         with self._lock:
             if self._opened is None:
-                name = self._thread.call(self._databases.create(self._template.name))
+                name = self._loop.call(self._databases.create(self._template.name))
                 url = self._server.url(name)
                 if self._has_canary:
                     self.canary = Canary(url)
-                sandbox = self._thread.call(self._connect(url))
-                wires = AnyLoop(self._thread.loop, sandbox.accept)
+                sandbox = self._loop.call(self._connect(url))
+                wires = AnyLoop(self._loop, sandbox.accept)
                 self._opened = _Opened(name, sandbox, SandboxTarget(wires))
             return self._opened
 

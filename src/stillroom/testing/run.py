@@ -21,7 +21,7 @@ from stillroom.testing.engines import (
 )
 from stillroom.testing.isolation import Isolation, SandboxIsolation
 from stillroom.testing.queries import QueryLog
-from stillroom.testing.thread import LoopThread
+from stillroom.testing.loop import SharedLoop
 
 _P = ParamSpec("_P")
 
@@ -66,10 +66,10 @@ class Run:
         self.queries = QueryLog()
         self.others = Account()
         self._default = default
-        self._thread = LoopThread()
+        self._loop = SharedLoop()
         self._databases = Databases(server)
-        self._template = Template(schema, self._thread, server, self._databases)
-        parts = self._thread, server, self._databases, self._template
+        self._template = Template(schema, self._loop, server, self._databases)
+        parts = self._loop, server, self._databases, self._template
         self._sandbox = SandboxIsolation(*parts, has_canary=has_canary)
         self._clones = CloneIsolation(*parts)
         self._isolations: dict[str, Isolation] = {"sandbox": self._sandbox, "clone": self._clones}
@@ -82,7 +82,7 @@ class Run:
         install()
         self._before = directed_to()
         self.queries.install()
-        self._thread.start()
+        self._loop.start()
         self.server.launch()
         self.stand_at([])
 
@@ -107,7 +107,7 @@ class Run:
             last.push(stop)
             if account.left:
                 last.callback(self.server.leave)
-            last.callback(self._thread.stop)
+            last.callback(self._loop.stop)
             last.callback(self._call, self._databases.close, drop=not is_thrown_away)
             if is_kept:
                 last.callback(self._call, self._databases.keep_only, account.new_template)
@@ -170,7 +170,7 @@ class Run:
         It is one of real commits, and goes with the run.
         """
         template = self._template.name if migrated else None
-        url = self.server.url(self._thread.call(self._databases.create(template)))
+        url = self.server.url(self._loop.call(self._databases.create(template)))
         allow(url)
         return url
 
@@ -218,7 +218,7 @@ class Run:
     def _call(
         self, work: Callable[_P, Coroutine[Any, Any, None]], *args: _P.args, **kwargs: _P.kwargs
     ) -> None:
-        self._thread.call(work(*args, **kwargs))
+        self._loop.call(work(*args, **kwargs))
 
     def _unlike(self, isolation: Isolation) -> Isolation:
         return self._clones if isolation is self._sandbox else self._sandbox

@@ -6,7 +6,7 @@ from stillroom.errors import StillroomError
 from stillroom.testing.databases import Databases
 from stillroom.testing.databases.server import Server
 from stillroom.testing.engines import routed
-from stillroom.testing.thread import LoopThread
+from stillroom.testing.loop import SharedLoop
 
 
 class TemplateError(StillroomError):
@@ -31,13 +31,13 @@ class Template:
     def __init__(
         self,
         schema: Schema,
-        thread: LoopThread,
+        loop: SharedLoop,
         server: Server,
         databases: Databases,
     ) -> None:
         self.built = ""
         self._schema = schema
-        self._thread = thread
+        self._loop = loop
         self._server = server
         self._databases = databases
         self._name: str | None = None
@@ -68,8 +68,8 @@ class Template:
         return self._name
 
     def _find_or_build(self) -> str:
-        name = self._thread.call(self._databases.template_name(self._schema.digest()))
-        if self._thread.call(self._databases.begin_template(name)):
+        name = self._loop.call(self._databases.template_name(self._schema.digest()))
+        if self._loop.call(self._databases.begin_template(name)):
             is_whole = False
             try:
                 url = self._server.url(name)
@@ -78,5 +78,5 @@ class Template:
                 is_whole = True
                 self.built = name
             finally:
-                self._thread.call(self._databases.end_template(name, is_whole=is_whole))
+                self._loop.call(self._databases.end_template(name, is_whole=is_whole))
         return name

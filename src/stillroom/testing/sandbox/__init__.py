@@ -22,7 +22,7 @@ from stillroom.testing.sandbox.levels import Levels
 from stillroom.testing.sandbox.parameters import Values, apply
 from stillroom.testing.sandbox.session import Savepoint, Session
 from stillroom.testing.sandbox.temporary import TABLES, TemporaryTables
-from stillroom.testing.wire.backend import Answer, Backend, BackendError
+from stillroom.testing.wire.backend import Backend, BackendError, Pending
 from stillroom.testing.wire.messages import query
 from stillroom.testing.wire.transport import Wire
 
@@ -48,7 +48,7 @@ class Sandbox:
         self._cost = cost or Cost()
         self._connect_arguments = connect_arguments
         self._levels = Levels()
-        self._left: asyncio.Future[Answer] | None = None  # the answer to the last rollback
+        self._left: Pending | None = None  # the last rollback
         self._startup: Values = {}
         self._applied: Values = {}
         self._kept_applied: Values = {}
@@ -118,7 +118,7 @@ class Sandbox:
     async def settle(self) -> None:
         """Return when what was left last is rolled back; raise what that has raised."""
         left, self._left = self._left, None
-        if left is not None and (answer := await left).error is not None:
+        if left is not None and (answer := await left.done).error is not None:
             raise BackendError(answer.error)
 
     async def keep(self) -> None:
@@ -127,11 +127,15 @@ class Sandbox:
         await self.backend.query("ROLLBACK TO SAVEPOINT s; COMMIT" if self._levels else "")
         self._levels.forget()
 
-    async def prepare(self, startup: Values) -> None:
-        """Enter the levels that are wanted; called with the turn."""
-        if not self._levels.are_wanted:
-            with self._cost.measured():
-                await self._enter(startup)
+    async def prepare(self, startup: Values) -> list[Pending]:
+        """Enter the levels that are wanted; called with the turn.
+
+        Returns what was sent and not waited for: what fails of it is the failure of what follows.
+        """
+        if self._levels.are_wanted:
+            return []
+        with self._cost.measured():
+            return await self._enter(startup)
 
     async def read_writers(self) -> None:
         """Read by which functions and views a statement may write that looks like a read."""
@@ -244,8 +248,8 @@ class Sandbox:
         """Drop a connection that has ended."""
         self.connections.pop(connection.session.number, None)
 
-    async def _enter(self, startup: Values) -> None:
-        await self.settle()
+    async def _enter(self, startup: Values) -> list[Pending]:
+        left, self._left = self._left, None
         count = len(self._levels)
         if not count:
             if startup != self._startup:
@@ -256,7 +260,7 @@ class Sandbox:
                 self._startup = dict(startup)
             self._applied = dict(self._startup)
         self._kept_applied = dict(self._applied)
-        await self.backend.query(self._levels.enter(self._applied, self._checks))
+        entered = self.backend.send(query(self._levels.enter(self._applied, self._checks)))
         numbers = self._levels.around(count).within
         if numbers is None:
             numbers = await self._read_sequences()
@@ -264,13 +268,14 @@ class Sandbox:
         for connection in self.connections.values():
             for depth in range(count, len(self._levels)):
                 connection.session.enter(depth)
+        return [entered] if left is None else [left, entered]
 
     async def _reopen(self) -> None:
         """Go on after PostgreSQL has ended the connection, which has rolled all back."""
         for connection in list(self.connections.values()):
             await connection.abandon()
         if self._left is not None:
-            await asyncio.wait([self._left])  # it has ended too, and what it says is known
+            await asyncio.wait([self._left.done])  # it has ended too, and what it says is known
         self.backend = await Backend.open(**self._connect_arguments)
         self.gate.owner = None
         self.temporary = TemporaryTables()
@@ -303,7 +308,7 @@ class Sandbox:
         self._applied = dict(gone.applied if self._levels else self._startup)
         self._kept_applied = dict(self._applied)
         # Sent and not waited for: what comes next is sent behind it.
-        self._left = self.backend.send(query(sql)).done
+        self._left = self.backend.send(query(sql))
         await self._note_rollback(Session(0))
 
     async def _read_checks(self) -> str:

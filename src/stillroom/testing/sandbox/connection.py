@@ -29,7 +29,7 @@ class LogicalConnection:
         self.session = Session(number)
         self._sandbox = sandbox
         self._wire = wire
-        self._execution = Execution(sandbox, self.session, wire.deliver)
+        self._execution = Execution(sandbox, self.session, wire)
         self._transactions = Transactions(sandbox, self.session, self._execution)
         self._inbox = Inbox()
         self._is_started = False
@@ -147,6 +147,7 @@ class LogicalConnection:
             + messages.key_data(number, number)
             + messages.ready(b"I")
         )
+        self._wire.flush()
 
     def _has_only_read(self, transaction: Transaction) -> bool:
         return not (
@@ -187,6 +188,7 @@ class LogicalConnection:
                 self._sandbox.refuse(fault)
                 self._end_with(messages.error("XX000", str(fault)))
             finally:
+                self._wire.flush()
                 self._is_working = False
                 if not self._units:
                     self._execution.is_cancelled = False

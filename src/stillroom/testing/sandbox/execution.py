@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from stillroom.testing.refusal import Refusal, SandboxError
@@ -15,6 +15,7 @@ from stillroom.testing.sandbox.translation import OF_THE_TRANSACTION, TIMEOUTS, 
 from stillroom.testing.wire import messages
 from stillroom.testing.wire.backend import Answer, Pending
 from stillroom.testing.wire.messages import Message, error_fields
+from stillroom.testing.wire.transport import Wire
 
 if TYPE_CHECKING:
     from stillroom.testing.sandbox import Sandbox
@@ -27,14 +28,12 @@ CANCELLED = "canceling statement due to user request"
 class Execution:
     """Run what is no transaction control, under the session's parameters and within its rights."""
 
-    def __init__(
-        self, sandbox: "Sandbox", session: Session, deliver: Callable[[bytes], None]
-    ) -> None:
+    def __init__(self, sandbox: "Sandbox", session: Session, wire: Wire) -> None:
         self.prepared = Prepared(session.number)
         self.locks = AdvisoryLocks(session, sandbox.open_aside, sandbox.gate.wait)
         self._sandbox = sandbox
         self._session = session
-        self._deliver = deliver
+        self._wire = wire
         self.is_cancelled = False
         """What is to run next must not: the application has given it up."""
         self._request: Request
@@ -156,7 +155,7 @@ class Execution:
     async def _run_in_turn(self) -> bool:
         sandbox, session, gate = self._sandbox, self._session, self._sandbox.gate
         statements = self._request.executed
-        await sandbox.prepare(session.parameters.startup)
+        self._before = await sandbox.prepare(session.parameters.startup)
         session.refuse_older_snapshot(sandbox.commits)
         within = gate.owner is not None and gate.owner is not session  # it passes
         writes = await self._may_write(statements)
@@ -193,7 +192,7 @@ class Execution:
         """Send it all at once, and wait for the last answer."""
         backend, request = self._sandbox.backend, self._request
         self._refusal = ""
-        self._before = [backend.send(part, ignore) for part in prefix]
+        self._before += [backend.send(part, ignore) for part in prefix]
         pending = backend.send(request.data, self._forward)
         after = backend.send(messages.query("RELEASE SAVEPOINT r"), ignore) if guarded else None
         self._is_running = True
@@ -207,10 +206,10 @@ class Execution:
         request.unit.end_copy()
         first = next((it.error for it in self._before if it.error is not None), None)
         if answer.error is None and first is not None:
-            self._deliver(Message(b"E", first).encode())
+            self._wire.deliver(Message(b"E", first).encode())
         answer.error = answer.error or first
         if after is not None and (late := (await after.done).error) and answer.error is None:
-            self._deliver(Message(b"E", late).encode())
+            self._wire.deliver(Message(b"E", late).encode())
             answer.error = late
         return answer
 
@@ -219,6 +218,9 @@ class Execution:
             return
         if message.kind == b"G":
             self._request.unit.start_copy(self._sandbox.backend.write)
+            self._wire.deliver(message.encode())
+            self._wire.flush()  # else the data would not come
+            return
         if message.kind == b"E":
             self._refusal = self._reason_to_refuse(message)
             if self._refusal:
@@ -226,7 +228,7 @@ class Execution:
             # What went before has failed first, and is what the statement has failed by.
             failed = next((it.error for it in self._before if it.error is not None), message.body)
             message = Message(b"E", self.prepared.translation.back(failed))
-        self._deliver(message.encode())
+        self._wire.deliver(message.encode())
 
     def _reason_to_refuse(self, error: Message) -> str:
         """Say why production would not have had the error; empty where it would."""

@@ -98,6 +98,10 @@ class Prepared:
 
     def note_open(self, request: Request, answer: Answer) -> bool:
         """Note the portals that stay open after a request; say whether there are any."""
+        if not self.names_portal(request) and not any(
+            statement.words.startswith("DECLARE") for statement in request.executed
+        ):
+            return False
         declared = {
             found[1].lower()
             for statement in request.executed

@@ -37,6 +37,8 @@ class IdleTimeouts:
     def _limits(self) -> list[tuple[float, str, str]]:
         transaction, values = self._session.transaction, self._session.parameters.effective()
         limits: list[tuple[float, str, str]] = []
+        if _NAMES.isdisjoint(values):
+            return limits
         if transaction is None:
             if idle := seconds_of(values.get("idle_session_timeout", "0")):
                 limits.append((idle, "57P05", "idle-session"))
@@ -57,4 +59,5 @@ def seconds_of(value: str) -> float:
     return float(found[1]) * _SECONDS[found[2] or "ms"]
 
 
+_NAMES = {"idle_session_timeout", "idle_in_transaction_session_timeout", "transaction_timeout"}
 _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1, "min": 60, "h": 3600, "d": 86400}

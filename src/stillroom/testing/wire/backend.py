@@ -51,6 +51,7 @@ class Backend(asyncio.Protocol):
         self._transport: Any = connection._transport
         self._messages = Messages()
         self._pending: deque[Pending] = deque()
+        self._unsent: list[bytes] = []
         self._rest: Callable[[Message], None] = _drop
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -76,7 +77,7 @@ class Backend(asyncio.Protocol):
         self.check()
         pending = Pending(sink)
         self._pending.append(pending)
-        self._transport.write(data)
+        self.write(data)
         return pending
 
     def check(self) -> None:
@@ -85,8 +86,13 @@ class Backend(asyncio.Protocol):
             raise ConnectionResetError(_CLOSED)
 
     def write(self, data: bytes) -> None:
-        """Send more of what is under way: the data of a COPY."""
-        self._transport.write(data)
+        """Send more of what is under way: the data of a COPY.
+
+        What is sent in one turn of the loop goes out at once, for each packet wakes the server.
+        """
+        if not self._unsent:
+            asyncio.get_running_loop().call_soon(self._send_out)
+        self._unsent.append(data)
 
     def pass_on(self, sink: Callable[[Message], None]) -> None:
         """Hand each message that answers nothing of the backend's own to the sink."""
@@ -108,7 +114,8 @@ class Backend(asyncio.Protocol):
     async def close(self) -> None:
         """Say goodbye, and return when the connection has ended."""
         if not self._transport.is_closing():
-            self._transport.write(Message(b"X").encode())
+            self.write(Message(b"X").encode())
+            self._send_out()
         self._transport.close()
         await self.ended
 
@@ -119,6 +126,10 @@ class Backend(asyncio.Protocol):
                 self._rest(message)
             elif self._pending[0].take(message):
                 self._pending.popleft()
+
+    def _send_out(self) -> None:
+        self._transport.write(b"".join(self._unsent))
+        self._unsent.clear()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         """Tell all who wait."""
@@ -176,6 +187,7 @@ class Pending:
             self.done.set_result(self._answer)
         else:
             self.done.set_exception(ConnectionResetError(_CLOSED))
+            self.done.exception()  # not everybody waits for it
 
 
 _CLOSED = (

@@ -1,6 +1,6 @@
 """Connections to a database of a test's own: real ones, which belong to no event loop either.
 
-Each is a physical connection in the thread of the run, and a wire to the application.
+Each is a physical connection in the loop of the run, and a wire to the application.
 """
 
 import asyncio
@@ -69,6 +69,7 @@ class _RelayedConnection:
         self._backend: Backend | None = None
         self._opening: asyncio.Task[None] | None = None
         self._ending: asyncio.Task[None] | None = None
+        self._is_flushing = False
 
     def receive(self, data: bytes, task: "asyncio.Task[Any] | None") -> None:
         _ = task
@@ -116,6 +117,7 @@ class _RelayedConnection:
         except Exception as error:  # noqa: BLE001  (the application gets it)
             code_of_error = str(getattr(error, "sqlstate", "08001"))
             self._wire.deliver(messages.error(code_of_error, str(error), severity="FATAL"))
+            self._wire.flush()
 
     async def _open(self, settings: dict[str, str]) -> Backend:
         backend = await self._relay.open(settings)
@@ -125,6 +127,7 @@ class _RelayedConnection:
             + messages.key_data(self._number, self._number)
             + messages.ready(b"I")
         )
+        self._wire.flush()
         backend.pass_on(self._pass_on)
         backend.ended.add_done_callback(self._follow)
         backend.write(b"".join(self._kept))
@@ -135,4 +138,11 @@ class _RelayedConnection:
         self._wire.lose()
 
     def _pass_on(self, message: Message) -> None:
+        if not self._is_flushing:
+            self._is_flushing = True
+            asyncio.get_running_loop().call_soon(self._flush)
         self._wire.deliver(message.encode())
+
+    def _flush(self) -> None:
+        self._is_flushing = False
+        self._wire.flush()

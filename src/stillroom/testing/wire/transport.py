@@ -1,7 +1,7 @@
 """Connections of asyncpg that end inside the process, and belong to no event loop.
 
 asyncpg builds a connection on a transport of its event loop. Here the transport is an object in
-memory whose other end is the sandbox, in a thread of its own; the event loop that asyncpg sees is
+memory whose other end is the sandbox, in a loop that all share; the event loop that asyncpg sees is
 whichever one runs. So a pool lives on from test to test, each of which may have another loop.
 """
 
@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any, Protocol
 
+from stillroom.testing.loop import SharedLoop
 from stillroom.testing.wire.messages import READY
 
 WIRE = "/wire/.s.PGSQL.5432"
@@ -19,7 +20,7 @@ WIRE = "/wire/.s.PGSQL.5432"
 
 
 class Peer(Protocol):
-    """The other end of a wire; called in its own thread."""
+    """The other end of a wire; called in its own loop."""
 
     def receive(self, data: bytes, task: "asyncio.Task[Any] | None") -> None:
         """Take bytes that a task of the application sent."""
@@ -28,7 +29,7 @@ class Peer(Protocol):
     def foresee(self, data: bytes) -> bytes:
         """Return the answer to bytes that is certain before they have come; empty if none is.
 
-        Called in the application's thread, while no answer is outstanding.
+        Called in the application's loop, while no answer is outstanding.
         """
         ...
 
@@ -38,32 +39,33 @@ class Peer(Protocol):
 
 
 class Wire(asyncio.Transport):
-    """Carry bytes between a protocol of asyncpg, in any loop, and a peer in its own thread."""
+    """Carry bytes between a protocol of asyncpg, in any loop, and a peer in the shared one."""
 
     def __init__(
         self,
         protocol: Any,
-        peer_loop: asyncio.AbstractEventLoop,
+        shared: SharedLoop,
         accept: Callable[["Wire"], Peer],
     ) -> None:
         super().__init__()
         self._protocol = protocol
-        self._peer_loop = peer_loop
+        self._shared = shared
         self._loop = asyncio.get_running_loop()
         self._peer: Peer
         self._closing = False
         self._is_idle = False  # every answer has come
         self._foreseen: deque[bytes] = deque()
         self._delivered: list[bytes] = []
+        self._size = 0  # of what was delivered, in bytes
         self._received: deque[bytes] = deque()
         self._is_paused = False
-        peer_loop.call_soon_threadsafe(self._connect, accept)
+        shared.call_soon(self._connect, accept)
 
     def write(self, data: Any) -> None:
         """Send, in the name of the running task.
 
-        Where the answer is certain the task does not wait for the other thread, which takes the
-        bytes in their order all the same.
+        Where the answer is certain the task does not wait for the peer, which takes the bytes in
+        their order all the same.
         """
         sent = bytes(data)
         answer = b""
@@ -71,34 +73,40 @@ class Wire(asyncio.Transport):
             self._loop = asyncio.get_running_loop()
             answer = self._peer.foresee(sent) if self._is_idle else b""
         self._is_idle = False
-        self._peer_loop.call_soon_threadsafe(self._send, sent, _task(), answer)
         if answer:
+            self._shared.call_late(self._send, sent, _task(), answer)
             self._loop.call_soon(self._receive, answer)
+        else:
+            self._shared.call_soon(self._send, sent, _task(), answer)
 
     def writelines(self, list_of_data: Iterable[Any]) -> None:
         """Send several pieces as one."""
         self.write(b"".join(bytes(data) for data in list_of_data))
 
     def deliver(self, data: bytes) -> None:
-        """Hand an answer to the application; called in the peer's thread.
-
-        The pieces of an answer that come together wake the application once.
-        """
+        """Hand a piece of an answer to the application, by the next flush; called by the peer."""
         if self._foreseen:
             self._compare(data)
             return
-        if not self._delivered:
-            self._peer_loop.call_soon(self._flush)
         self._delivered.append(data)
+        self._size += len(data)
+        if self._size > _ENOUGH:
+            self.flush()
+
+    def flush(self) -> None:
+        """Wake the application with all that was delivered; called by the peer."""
+        if data := self._take_delivered():
+            with suppress(RuntimeError):  # the loop has been closed: nobody waits there
+                self._shared.answer(self._loop, self._receive, data)
 
     def lose(self) -> None:
-        """Tell the application that the connection has ended; called in the peer's thread.
+        """Tell the application that the connection has ended; called by the peer.
 
         Who is woken by the last answer finds the connection ended already.
         """
         last = self._take_delivered()
         if self._loop.is_running():
-            self._loop.call_soon_threadsafe(self._receive_last, last)
+            self._shared.answer(self._loop, self._receive_last, last)
         else:
             self._lose()
 
@@ -110,7 +118,7 @@ class Wire(asyncio.Transport):
         """End the connection from the application's side, at once."""
         if self._closing:
             return
-        self._peer_loop.call_soon_threadsafe(self._hang_up)
+        self._shared.call_soon(self._hang_up)
         try:
             asyncio.get_running_loop().call_soon(self._lose)
         except RuntimeError:
@@ -147,14 +155,10 @@ class Wire(asyncio.Transport):
     def _hang_up(self) -> None:
         self._peer.hang_up()
 
-    def _flush(self) -> None:
-        if data := self._take_delivered():
-            with suppress(RuntimeError):  # the loop has been closed: nobody waits there
-                self._loop.call_soon_threadsafe(self._receive, data)
-
     def _take_delivered(self) -> bytes:
         data = b"".join(self._delivered)
         self._delivered.clear()
+        self._size = 0
         return data
 
     def _compare(self, data: bytes) -> None:
@@ -190,10 +194,8 @@ class Wire(asyncio.Transport):
 class AnyLoop:
     """Stand for whichever event loop runs, and connect by wires."""
 
-    def __init__(
-        self, peer_loop: asyncio.AbstractEventLoop, accept: Callable[[Wire], Peer]
-    ) -> None:
-        self._peer_loop = peer_loop
+    def __init__(self, shared: SharedLoop, accept: Callable[[Wire], Peer]) -> None:
+        self._shared = shared
         self._accept = accept
 
     def __getattr__(self, name: str) -> Any:
@@ -209,7 +211,7 @@ class AnyLoop:
         return False
 
     def is_closed(self) -> bool:
-        """Say no: the peer's loop runs as long as the run."""
+        """Say no: the shared loop runs as long as the run."""
         return False
 
     async def create_unix_connection(
@@ -217,9 +219,13 @@ class AnyLoop:
     ) -> tuple[Wire, Any]:
         """Connect to the peer, whatever the path."""
         protocol = protocol_factory()
-        wire = Wire(protocol, self._peer_loop, self._accept)
+        wire = Wire(protocol, self._shared, self._accept)
         protocol.connection_made(wire)
         return wire, protocol
+
+
+_ENOUGH = 65536
+"""How much of an answer is handed on before its end, in bytes."""
 
 
 @contextmanager
