@@ -12,8 +12,6 @@ from sqlalchemy.util import greenlet_spawn
 
 from stillroom.testing.engines import allow, direct_to, disallow, install
 from stillroom.testing.sandbox import Sandbox
-from stillroom.testing.sandbox.connection import LogicalConnection
-from stillroom.testing.wire.messages import complete, ready
 from tests.conftest import NewDatabase
 from tests.testing.conftest import TRAP, RunningSandbox
 
@@ -64,21 +62,6 @@ async def test_a_fault_of_the_sandbox_is_an_error(
             await connection.execute(text("SELECT 1"))
     assert len(sandbox.refusals) == 1
     sandbox.refusals.clear()
-
-
-async def test_an_answer_that_was_foreseen_wrongly_ends_the_connection(
-    sandboxed: AsyncEngine, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """BEGIN is answered before the sandbox has it; what it then says must be the same."""
-    assert sandbox
-
-    def foresee(_: LogicalConnection, data: bytes) -> bytes:
-        return complete("BEGIN") + ready(b"I") if b"BEGIN" in data else b""
-
-    monkeypatch.setattr(LogicalConnection, "foresee", foresee)
-    with pytest.raises(DBAPIError):
-        async with sandboxed.connect() as connection:
-            await connection.execute(text("SELECT 1"))
 
 
 PAIRS = "CREATE TABLE pair (id int UNIQUE DEFERRABLE INITIALLY {when})"

@@ -63,7 +63,7 @@ class SharedLoop:
     def call(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine there; wait for its result. Called from any thread."""
         future: Future[T] = Future()
-        self.call_late(self._begin, work, future)
+        self._post(self._begin, work, future)
         if asyncio._get_running_loop() is not None:
             # A task, perhaps, within which no other loop may run its own.
             self._calls.add(future)
@@ -82,7 +82,7 @@ class SharedLoop:
 
     def call_soon(self, callback: Callable[..., object], *args: Any) -> None:
         """Have the loop call something; calls keep their order. Called from any thread."""
-        self.call_late(callback, *args)
+        self._post(callback, *args)
         running = asyncio._get_running_loop()
         if running is None:
             self._loop.call_soon_threadsafe(_wake)
@@ -92,11 +92,11 @@ class SharedLoop:
                 self._loops.add(running)
             running.call_soon(self._drive_posted)
 
-    def call_late(self, callback: Callable[..., object], *args: Any) -> None:
-        """Have the loop call something before whatever is called next, or after a while."""
-        if os.getpid() != self._process:
-            raise ConnectionResetError(_FORKED)
-        self._posted.append((callback, args))
+    @contextmanager
+    def halted(self) -> Generator[None]:
+        """Let nothing happen in the loop during the block, which waits for nothing."""
+        with self._lock:
+            yield
 
     def answer(
         self, loop: asyncio.AbstractEventLoop, callback: Callable[..., object], *args: Any
@@ -106,6 +106,11 @@ class SharedLoop:
             loop.call_soon(callback, *args)
         else:
             loop.call_soon_threadsafe(callback, *args)
+
+    def _post(self, callback: Callable[..., object], *args: Any) -> None:
+        if os.getpid() != self._process:
+            raise ConnectionResetError(_FORKED)
+        self._posted.append((callback, args))
 
     def _begin(self, work: Coroutine[Any, Any, T], future: "Future[T]") -> None:
         task = self._loop.create_task(_settle(work, future))

@@ -54,16 +54,21 @@ class LogicalConnection:
             self._units.append(unit)
             self._run()
 
-    def foresee(self, data: bytes) -> bytes:
-        """Return what BEGIN is answered, and the end of a transaction that has only read.
+    def answer_at_once(self, data: bytes) -> bytes:
+        """Begin a transaction, or end one that has only read; return the answer.
 
-        Neither can fail, and neither makes anybody wait or go on.
+        Neither can fail, and neither makes anybody wait or go on. All else is answered by nothing,
+        and has to be sent.
         """
-        sql = data[5:-1] if data[:1] == b"Q" else b""
-        transaction = self.session.transaction
+        sql, transaction = data[5:-1] if data[:1] == b"Q" else b"", self.session.transaction
+        if self._has_ended or self._timeouts.may_expire():
+            return b""
         if transaction is None and _BEGIN.fullmatch(sql):
-            return messages.complete("BEGIN") + messages.ready(b"T")
+            (statement,) = read_statements(sql.decode())
+            self.session.depth = self._sandbox.depth
+            return messages.complete(self._transactions.begin(statement)) + messages.ready(b"T")
         if transaction is not None and sql in _ENDS and self._has_only_read(transaction):
+            self._transactions.leave(transaction, commits=sql.startswith(b"COMMIT"))
             return messages.complete(_ENDS[sql]) + messages.ready(b"I")
         return b""
 

@@ -22,11 +22,15 @@ class IdleTimeouts:
     def start(self) -> None:
         """Begin to count, as the connection is idle from now on."""
         self.stop()
-        if limits := self._limits():
+        if self.may_expire() and (limits := self._limits()):
             seconds, sqlstate, what = min(limits)
             self._timer = asyncio.get_running_loop().call_later(
                 seconds, self._expire, sqlstate, f"terminating connection due to {what} timeout"
             )
+
+    def may_expire(self) -> bool:
+        """Say whether the session has asked for any of them."""
+        return not _NAMES.isdisjoint(self._session.parameters.effective())
 
     def stop(self) -> None:
         """Stop counting."""
@@ -37,8 +41,6 @@ class IdleTimeouts:
     def _limits(self) -> list[tuple[float, str, str]]:
         transaction, values = self._session.transaction, self._session.parameters.effective()
         limits: list[tuple[float, str, str]] = []
-        if _NAMES.isdisjoint(values):
-            return limits
         if transaction is None:
             if idle := seconds_of(values.get("idle_session_timeout", "0")):
                 limits.append((idle, "57P05", "idle-session"))

@@ -25,14 +25,10 @@ class Transactions:
         """Run a statement; return the command's tag."""
         words, session, transaction = statement.words, self._session, self._session.transaction
         session.statement = short(statement.text)
-        refusal = f"{session.statement!r}: {statement.refusal}" if statement.refusal else ""
         if re.match(r"BEGIN|START", words):
-            session.begin(words)
-            if session.transaction is not None:
-                session.transaction.refusal = refusal or session.transaction.refusal
-            return "BEGIN"
-        if refusal:
-            raise Refusal(refusal)
+            return self.begin(statement)
+        if statement.refusal:
+            raise Refusal(f"{session.statement!r}: {statement.refusal}")
         if words.startswith("SET"):
             self._set_mode(statement)
             return "SET"
@@ -51,6 +47,22 @@ class Transactions:
         if "AND CHAIN" in words and transaction is not None:
             session.begin(transaction.words)
         return tag
+
+    def begin(self, statement: Statement) -> str:
+        """Begin a transaction; return the command's tag."""
+        session = self._session
+        session.begin(statement.words)
+        if session.transaction is not None and statement.refusal:
+            session.transaction.refusal = f"{short(statement.text)!r}: {statement.refusal}"
+        return "BEGIN"
+
+    def leave(self, transaction: Transaction, *, commits: bool) -> None:
+        """Forget a transaction, and the parameters that end with it."""
+        session = self._session
+        session.transaction = None
+        if not commits:
+            session.parameters.restore(transaction.earlier)
+        session.parameters.local.clear()
 
     def _set_mode(self, statement: Statement) -> None:
         session = self._session
@@ -105,10 +117,7 @@ class Transactions:
         if transaction is None:
             return "COMMIT" if is_commit else "ROLLBACK"
         commits = is_commit and not transaction.has_failed
-        session.transaction = None
-        if not commits:
-            session.parameters.restore(transaction.earlier)
-        session.parameters.local.clear()
+        self.leave(transaction, commits=commits)
         await self._execution.locks.end_transaction()
         if self._sandbox.gate.owner is session or self._execution.prepared.open_portals:
             async with self._sandbox.gate.turn(session):

@@ -82,7 +82,7 @@ class _RelayedConnection:
         else:
             self._kept.append(data)
 
-    def foresee(self, data: bytes) -> bytes:
+    def answer_at_once(self, data: bytes) -> bytes:
         _ = data
         return b""
 

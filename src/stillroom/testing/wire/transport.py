@@ -26,10 +26,11 @@ class Peer(Protocol):
         """Take bytes that a task of the application sent."""
         ...
 
-    def foresee(self, data: bytes) -> bytes:
-        """Return the answer to bytes that is certain before they have come; empty if none is.
+    def answer_at_once(self, data: bytes) -> bytes:
+        """Take bytes, and return the answer, where it needs nobody else; else return nothing.
 
-        Called in the application's loop, while no answer is outstanding.
+        Called in the application's thread, with the shared loop halted, while no answer is
+        outstanding.
         """
         ...
 
@@ -54,7 +55,6 @@ class Wire(asyncio.Transport):
         self._peer: Peer
         self._closing = False
         self._is_idle = False  # every answer has come
-        self._foreseen: deque[bytes] = deque()
         self._delivered: list[bytes] = []
         self._size = 0  # of what was delivered, in bytes
         self._received: deque[bytes] = deque()
@@ -62,22 +62,19 @@ class Wire(asyncio.Transport):
         shared.call_soon(self._connect, accept)
 
     def write(self, data: Any) -> None:
-        """Send, in the name of the running task.
-
-        Where the answer is certain the task does not wait for the peer, which takes the bytes in
-        their order all the same.
-        """
+        """Send, in the name of the running task."""
         sent = bytes(data)
-        answer = b""
         with suppress(RuntimeError):  # a connection is ended outside of any loop too
             self._loop = asyncio.get_running_loop()
-            answer = self._peer.foresee(sent) if self._is_idle else b""
+            if self._is_idle:
+                with self._shared.halted():
+                    answer = self._peer.answer_at_once(sent)
+                if answer:
+                    self._is_idle = False
+                    self._loop.call_soon(self._receive, answer)
+                    return
         self._is_idle = False
-        if answer:
-            self._shared.call_late(self._send, sent, _task(), answer)
-            self._loop.call_soon(self._receive, answer)
-        else:
-            self._shared.call_soon(self._send, sent, _task(), answer)
+        self._shared.call_soon(self._peer_receive, sent, _task())
 
     def writelines(self, list_of_data: Iterable[Any]) -> None:
         """Send several pieces as one."""
@@ -85,9 +82,6 @@ class Wire(asyncio.Transport):
 
     def deliver(self, data: bytes) -> None:
         """Hand a piece of an answer to the application, by the next flush; called by the peer."""
-        if self._foreseen:
-            self._compare(data)
-            return
         self._delivered.append(data)
         self._size += len(data)
         if self._size > _ENOUGH:
@@ -147,9 +141,7 @@ class Wire(asyncio.Transport):
     def _connect(self, accept: Callable[["Wire"], Peer]) -> None:
         self._peer = accept(self)
 
-    def _send(self, data: bytes, task: "asyncio.Task[Any] | None", answer: bytes) -> None:
-        if answer:
-            self._foreseen.append(answer)
+    def _peer_receive(self, data: bytes, task: "asyncio.Task[Any] | None") -> None:
         self._peer.receive(data, task)
 
     def _hang_up(self) -> None:
@@ -160,16 +152,6 @@ class Wire(asyncio.Transport):
         self._delivered.clear()
         self._size = 0
         return data
-
-    def _compare(self, data: bytes) -> None:
-        """Drop what the application has been told already; end the connection if it was wrong."""
-        if not self._foreseen[0].startswith(data):
-            self._foreseen.clear()
-            self.lose()
-        elif rest := self._foreseen[0].removeprefix(data):
-            self._foreseen[0] = rest
-        else:
-            self._foreseen.popleft()
 
     def _receive(self, data: bytes) -> None:
         self._is_idle = data[-6:-1] == READY
