@@ -13,9 +13,9 @@ from stillroom.testing.databases import Databases
 from stillroom.testing.databases.server import Server
 from stillroom.testing.databases.template import Template
 from stillroom.testing.engines import SandboxTarget, Target
+from stillroom.testing.loop import SharedLoop
 from stillroom.testing.refusal import Refusal
 from stillroom.testing.sandbox import Sandbox
-from stillroom.testing.loop import SharedLoop
 from stillroom.testing.wire.transport import AnyLoop
 
 

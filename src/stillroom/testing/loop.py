@@ -15,12 +15,13 @@ from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from contextvars import Context
-from select import select
+from select import POLLIN, poll
 from time import monotonic
-from typing import Any, TypeVar
+from typing import Any, TypeVar, TypeVarTuple
 from weakref import WeakSet
 
 T = TypeVar("T")
+_Ts = TypeVarTuple("_Ts")
 
 
 class SharedLoop:
@@ -56,9 +57,12 @@ class SharedLoop:
         self._loop.call_soon_threadsafe(_wake)
         self._thread.join()
         for loop in list(self._loops):
-            if not loop.is_closed():
+            if loop.is_running():
                 loop.call_soon_threadsafe(loop.remove_reader, self._selector.fileno())
-        self._loop.close()
+            elif not loop.is_closed():
+                loop.remove_reader(self._selector.fileno())
+        with self._lock:
+            self._loop.close()
 
     def call(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine there; wait for its result. Called from any thread."""
@@ -110,6 +114,8 @@ class SharedLoop:
     def _post(self, callback: Callable[..., object], *args: Any) -> None:
         if os.getpid() != self._process:
             raise ConnectionResetError(_FORKED)
+        if self._loop.is_closed():
+            raise ConnectionResetError(_ENDED)
         self._posted.append((callback, args))
 
     def _begin(self, work: Coroutine[Any, Any, T], future: "Future[T]") -> None:
@@ -128,6 +134,8 @@ class SharedLoop:
 
     def _run_ready(self) -> None:
         with self._lock:
+            if self._loop.is_closed():
+                return
             driver = self._driver = asyncio._get_running_loop()
             asyncio._set_running_loop(None)
             try:
@@ -146,7 +154,9 @@ class SharedLoop:
             self._loop.call_soon(callback, *args, context=self._context)
 
     def _wait(self) -> None:
-        select([self._selector.fileno()], [], [], _TICK)
+        waiting = poll()
+        waiting.register(self._selector.fileno(), POLLIN)
+        waiting.poll(1000 * _TICK)
 
     def _watch(self) -> None:
         """Run the loop where nobody has done so for a while, and for those who cannot."""
@@ -173,7 +183,10 @@ class _Loop(asyncio.SelectorEventLoop):
         self.run_forever()
 
     def call_soon(
-        self, callback: Any, *args: Any, context: Context | None = None
+        self,
+        callback: Callable[[*_Ts], object],
+        *args: *_Ts,
+        context: Context | None = None,
     ) -> asyncio.Handle:
         """Note that there is more to do."""
         self.has_more = True
@@ -229,3 +242,4 @@ _FORKED = (
     "This process was forked from that of the tests, where the connections of a test end. Start it "
     "by spawn instead"
 )
+_ENDED = "The run of tests has ended. End threads and tasks before it does"

@@ -20,8 +20,8 @@ from stillroom.testing.engines import (
     take_strays,
 )
 from stillroom.testing.isolation import Isolation, SandboxIsolation
-from stillroom.testing.queries import QueryLog
 from stillroom.testing.loop import SharedLoop
+from stillroom.testing.queries import QueryLog
 
 _P = ParamSpec("_P")
 

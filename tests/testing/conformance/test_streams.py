@@ -108,7 +108,9 @@ async def test_a_cursor_may_outlive_its_transaction(engine: AsyncEngine) -> None
     """WITH HOLD lasts for the session, and goes with a ROLLBACK."""
     async with engine.connect() as connection:
         await run(connection, FILL)
-        await run(connection, "DECLARE kept CURSOR WITH HOLD FOR SELECT name FROM author")
+        await run(
+            connection, "DECLARE kept CURSOR WITH HOLD FOR SELECT name FROM author ORDER BY id"
+        )
         await connection.commit()
         await run(connection, "DELETE FROM author")
         await connection.commit()

@@ -1,7 +1,7 @@
 """All of a test's connections in one transaction of PostgreSQL, which is rolled back.
 
-One physical connection lives in a thread of its own. What the application takes for connections
-are logical ones (`connection.py`), whose COMMIT releases a savepoint.
+One physical connection lives in an event loop of its own. What the application takes for
+connections are logical ones (`connection.py`), whose COMMIT releases a savepoint.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ from stillroom.testing.wire.transport import Wire
 class Sandbox:
     """Own the physical connection, the levels of rollback and the logical connections.
 
-    Everything runs in the loop of the sandbox's thread. A level is entered when a statement first
+    Everything runs in that loop. A level is entered when a statement first
     needs it, so a test that uses no database costs nothing.
     """
 
