@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.util import greenlet_spawn
 
 from stillroom.testing.engines import allow, direct_to, disallow, install
-from stillroom.testing.sandbox import Sandbox
+from stillroom.testing.sandbox import Sandbox, levels
 from tests.conftest import NewDatabase
 from tests.testing.conftest import TRAP, RunningSandbox
 
@@ -47,6 +47,24 @@ async def test_a_lost_server_is_an_error_to_all(new_database: NewDatabase) -> No
     direct_to(None)
     disallow(url)
     await asyncio.to_thread(running.close)
+
+
+async def test_a_test_that_could_not_be_undone_is_an_error_of_the_next(
+    sandboxed: AsyncEngine, running_sandbox: RunningSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a test sends first is sent behind the last one's rollback, and fails where that has."""
+    stand_at = running_sandbox.sandbox.stand_at
+    await asyncio.to_thread(running_sandbox.call, stand_at(["one"]))
+    async with sandboxed.begin() as connection:
+        await connection.execute(text("INSERT INTO author (name) VALUES ('one')"))
+    monkeypatch.setattr(levels, "reset_sequences", lambda _: "SELECT 1 / 0")
+    await asyncio.to_thread(running_sandbox.call, stand_at(["two"]))
+    monkeypatch.undo()
+    async with sandboxed.connect() as connection:
+        with pytest.raises(DBAPIError, match="division by zero"):
+            await connection.execute(text("SELECT 1"))
+        await connection.rollback()
+        assert (await connection.execute(text("SELECT 1"))).scalar() == 1
 
 
 @pytest.mark.parametrize("is_prepared", [True, False])

@@ -1,0 +1,153 @@
+"""The loop that belongs to no thread: who runs it, and when."""
+
+import asyncio
+import os
+import signal
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from stillroom.testing.loop import SharedLoop
+
+
+@pytest.fixture
+def shared() -> Iterator[SharedLoop]:
+    """Give a loop that has started."""
+    shared = SharedLoop()
+    shared.start()
+    yield shared
+    shared.stop()
+
+
+async def thread() -> int:
+    """Return the thread in which the loop runs, after it has been left once."""
+    await asyncio.sleep(0)
+    return threading.get_ident()
+
+
+def test_a_call_runs_in_its_own_thread(shared: SharedLoop) -> None:
+    """Who waits for work does it, so no other thread has to be woken."""
+    assert shared.call(thread()) == threading.get_ident()
+
+
+async def test_a_loop_of_the_application_runs_it(shared: SharedLoop) -> None:
+    """What a task asks for is done in its thread, and so is what comes of it later."""
+    running = asyncio.get_running_loop()
+    ready, written = os.pipe()
+    seen: list[int] = []
+    done = asyncio.Event()
+
+    def note() -> None:
+        seen.append(threading.get_ident())
+        shared.answer(running, done.set)
+
+    def begin() -> None:
+        asyncio.get_running_loop().add_reader(ready, end)
+        note()
+
+    def end() -> None:
+        asyncio.get_running_loop().remove_reader(ready)
+        note()
+
+    shared.call_soon(begin)
+    await done.wait()
+    done.clear()
+    os.write(written, b".")
+    await done.wait()
+    os.close(ready)
+    os.close(written)
+    assert seen == [threading.get_ident()] * 2
+
+
+async def test_a_call_from_a_task_runs_elsewhere(shared: SharedLoop) -> None:
+    """A task is being run already: Python 3.14 allows no other one within it."""
+    assert shared.call(thread()) not in (0, threading.get_ident())
+
+
+def test_the_loop_goes_on_where_nobody_waits(shared: SharedLoop) -> None:
+    """A timer fires although no loop of the application runs and nobody calls."""
+    fired = threading.Event()
+
+    async def set_timer() -> None:
+        asyncio.get_running_loop().call_later(0.01, fired.set)
+
+    shared.call(set_timer())
+    assert fired.wait(5)
+
+
+async def test_a_call_comes_behind_what_was_sent(shared: SharedLoop) -> None:
+    """The end of a test does not overtake the last statement of it."""
+    order: list[str] = []
+
+    async def come() -> None:
+        order.append("called")
+
+    shared.call_soon(order.append, "sent")
+    shared.call(come())
+    assert order == ["sent", "called"]
+
+
+def test_two_threads_run_it_one_at_a_time(shared: SharedLoop) -> None:
+    """Whichever threads ask for work, no two of its callbacks run at the same time."""
+    inside: list[int] = []
+    met: list[int] = []
+    ready, written = os.pipe()
+
+    async def work() -> None:
+        for _ in range(20):
+            inside.append(threading.get_ident())
+            os.write(written, b".")
+            os.read(ready, 1)  # both let other threads run
+            met.extend(set(inside) - {threading.get_ident()})
+            inside.clear()
+            await asyncio.sleep(0)
+
+    def ask() -> None:
+        for _ in range(10):
+            shared.call(work())
+
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    os.close(ready)
+    os.close(written)
+    assert not met
+
+
+def test_an_interrupt_stops_no_work_in_the_middle(shared: SharedLoop) -> None:
+    """A Ctrl-C between tests is raised when what the loop was doing is done."""
+    done: list[str] = []
+
+    async def work() -> None:
+        signal.raise_signal(signal.SIGINT)
+        done.append("the rest of the work")
+
+    with pytest.raises(KeyboardInterrupt):
+        shared.call(work())
+    assert done
+    assert shared.call(thread()) == threading.get_ident()
+
+
+def test_what_has_ended_answers_nobody(shared: SharedLoop) -> None:
+    """A connection that is used after the run is an error, and no wait for ever."""
+    other = SharedLoop()
+    other.start()
+    other.stop()
+    with pytest.raises(ConnectionResetError, match="The run of tests has ended"):
+        other.call_soon(lambda: None)
+    assert shared.call(thread())
+
+
+def test_a_forked_process_does_not_run_it(shared: SharedLoop) -> None:
+    """It would read what PostgreSQL has sent to its parent."""
+    child = os.fork()
+    if not child:
+        try:
+            shared.call_soon(lambda: None)
+        except ConnectionResetError:
+            os._exit(0)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
