@@ -728,14 +728,14 @@ MUTATIONS = [
         "testing/sandbox/execution.py",
         "            await self._cancelling  # else it would meet what runs next\n",
         "",
-        "tests/testing/conformance/test_cancellation.py",
+        "tests/testing/test_connection.py",
     ),
     Mutation(
         8,
         "only a transaction that has only read ends without its turn",
         "testing/sandbox/connection.py",
-        "            or self._sandbox.gate.owner is self.session\n",
-        "",
+        "            or transaction.savepoints\n            or self._sandbox.gate.owner is",
+        "            or transaction.savepoints\n            or None is",
         "tests/testing/conformance/test_transactions.py",
     ),
     Mutation(
@@ -769,6 +769,14 @@ MUTATIONS = [
         "        return [entered] if left is None else [left, entered]\n",
         "        return []\n",
         "tests/testing/test_connection.py",
+    ),
+    Mutation(
+        8,
+        "what is planned ahead is not done",
+        "testing/wire/relay.py",
+        'f"EXPLAIN (GENERIC_PLAN) {statement.text}"',
+        "statement.text",
+        "tests/testing/test_private_server.py",
     ),
 ]
 

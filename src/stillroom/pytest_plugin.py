@@ -180,8 +180,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
     if run is None:
         return (yield)
     item.config.stash[ITEM] = item
-    run.queries.clear()
-    run.take_refusals()  # such as came after the end of another test
+    run.begin_test()
     if not _is_ours(item):
         run.leave_alone()
     return (yield)

@@ -1,6 +1,7 @@
 """What SQLAlchemy's own suite found in the sandbox, each on the smallest example."""
 
 import asyncio
+import threading
 from typing import Any, cast
 
 import asyncpg
@@ -12,6 +13,7 @@ from sqlalchemy.util import greenlet_spawn
 
 from stillroom.testing.engines import allow, direct_to, disallow, install
 from stillroom.testing.sandbox import Sandbox, levels
+from stillroom.testing.wire.backend import Backend
 from tests.conftest import NewDatabase
 from tests.testing.conftest import TRAP, RunningSandbox
 
@@ -57,7 +59,11 @@ async def test_a_test_that_could_not_be_undone_is_an_error_of_the_next(
     await asyncio.to_thread(running_sandbox.call, stand_at(["one"]))
     async with sandboxed.begin() as connection:
         await connection.execute(text("INSERT INTO author (name) VALUES ('one')"))
-    monkeypatch.setattr(levels, "reset_sequences", lambda _: "SELECT 1 / 0")
+
+    def fail(_: dict[str, str]) -> str:
+        return "SELECT 1 / 0"
+
+    monkeypatch.setattr(levels, "reset_sequences", fail)
     await asyncio.to_thread(running_sandbox.call, stand_at(["two"]))
     monkeypatch.undo()
     async with sandboxed.connect() as connection:
@@ -65,6 +71,34 @@ async def test_a_test_that_could_not_be_undone_is_an_error_of_the_next(
             await connection.execute(text("SELECT 1"))
         await connection.rollback()
         assert (await connection.execute(text("SELECT 1"))).scalar() == 1
+
+
+async def test_a_cancellation_that_comes_late_meets_nobody_else(
+    sandboxed: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next statement is sent when the server has been asked to cancel the one before it."""
+    cancel = Backend.cancel
+    may_go_on = threading.Event()
+
+    async def cancel_late(backend: Backend) -> None:
+        await asyncio.to_thread(may_go_on.wait)
+        await cancel(backend)
+
+    async def select(sql: str) -> None:
+        async with sandboxed.connect() as connection:
+            await connection.execute(text(sql))
+
+    monkeypatch.setattr(Backend, "cancel", cancel_late)
+    short = asyncio.create_task(select("SELECT pg_sleep(0.2)"))
+    await asyncio.wait({short}, timeout=0.1)
+    short.cancel()
+    other = asyncio.create_task(select("SELECT 1"))
+    done, _ = await asyncio.wait({other}, timeout=0.5)
+    may_go_on.set()
+    await other
+    with pytest.raises(asyncio.CancelledError):
+        await short
+    assert not done
 
 
 @pytest.mark.parametrize("is_prepared", [True, False])

@@ -31,8 +31,9 @@ def test_a_call_runs_in_its_own_thread(shared: SharedLoop) -> None:
     assert shared.call(thread()) == threading.get_ident()
 
 
-async def test_a_loop_of_the_application_runs_it(shared: SharedLoop) -> None:
+async def test_a_loop_of_the_application_runs_it() -> None:
     """What a task asks for is done in its thread, and so is what comes of it later."""
+    shared = SharedLoop()  # not started: nobody else could
     running = asyncio.get_running_loop()
     ready, written = os.pipe()
     seen: list[int] = []
@@ -57,6 +58,8 @@ async def test_a_loop_of_the_application_runs_it(shared: SharedLoop) -> None:
     await done.wait()
     os.close(ready)
     os.close(written)
+    shared.start()
+    shared.stop()
     assert seen == [threading.get_ident()] * 2
 
 
@@ -95,7 +98,7 @@ def test_two_threads_run_it_one_at_a_time(shared: SharedLoop) -> None:
     ready, written = os.pipe()
 
     async def work() -> None:
-        for _ in range(20):
+        for _ in range(2):
             inside.append(threading.get_ident())
             os.write(written, b".")
             os.read(ready, 1)  # both let other threads run
@@ -104,9 +107,11 @@ def test_two_threads_run_it_one_at_a_time(shared: SharedLoop) -> None:
             await asyncio.sleep(0)
 
     def ask() -> None:
-        for _ in range(10):
+        start.wait()
+        for _ in range(200):
             shared.call(work())
 
+    start = threading.Barrier(3)
     threads = [threading.Thread(target=ask) for _ in range(3)]
     for each in threads:
         each.start()

@@ -113,6 +113,22 @@ def test_a_clone_that_cannot_be_dropped_stops_no_other(
     thread.call(databases.close())
 
 
+async def test_what_is_planned_ahead_is_not_done(server: PrivateServer, thread: SharedLoop) -> None:
+    """A connection plans what the last test has sent before a test has it, and changes nothing."""
+    databases = Databases(server)
+    clones = CloneIsolation(
+        thread, server, databases, Template(OneTable(), thread, server, databases)
+    )
+    insert = "INSERT INTO thing DEFAULT VALUES"
+    clones.note([insert, f"{insert}; {insert}", "DROP TABLE thing", "SELECT * FROM nowhere"])
+    clones.stand_at(["a test"])
+    connection = await cast("Any", asyncpg).connect(await asyncio.to_thread(clones.url))
+    assert await connection.fetch("SELECT * FROM thing") == []
+    await connection.close()
+    await asyncio.to_thread(clones.close)
+    await asyncio.to_thread(thread.call, databases.close())
+
+
 def test_a_server_that_has_not_started_ends_each_test_and_nothing_else(
     thread: SharedLoop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

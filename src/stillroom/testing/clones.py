@@ -19,11 +19,15 @@ from stillroom.testing.databases.template import Template
 from stillroom.testing.engines import DatabaseTarget, Target
 from stillroom.testing.engines.places import Place
 from stillroom.testing.loop import SharedLoop
+from stillroom.testing.sandbox.statements import Statement, read_statements
 from stillroom.testing.wire.relay import Relay, Settings
 from stillroom.testing.wire.transport import AnyLoop
 
 _AHEAD = 3
 """How many clones wait for tests to come."""
+
+_FORESEEN = 10
+"""How many statements a connection plans before a test has it."""
 
 _BEHIND = 20
 """How many databases of tests that have ended may be there, while clones are waited for."""
@@ -46,6 +50,10 @@ class CloneIsolation:
     def expect(self, number: int) -> None:
         """Make clones in the background: so many tests with one are to come."""
         self._clones.expected = number
+
+    def note(self, sent: Sequence[str]) -> None:
+        """Take the statements of a test that has ended: the next one's may be alike."""
+        self._clones.sent = sent
 
     def stand_at(self, levels: Sequence[str]) -> Target:
         """Drop the databases of the scopes that are not named."""
@@ -175,6 +183,8 @@ class _Clones:
         self.expected = 0
         self.settings: Settings = {}
         """What connections of the application start with, as far as is known from the last test."""
+        self.sent: Sequence[str] = ()
+        """What the last test has sent."""
         self._databases = databases
         self._template = template
         self._source = ""
@@ -256,6 +266,11 @@ class _Clones:
             else:
                 return
 
+    def _foreseen(self) -> list[Statement]:
+        """Return what the test to come may send: it is like the last one."""
+        found = [read_statements(sql) for sql in dict.fromkeys(self.sent)]
+        return [statements[0] for statements in found if len(statements) == 1][:_FORESEEN]
+
     async def _drop_one(self) -> None:
         # Where that fails tests go on, and clones are made for them. What was not dropped is still
         # among what the run has made: its end tries again, and says then what is wrong.
@@ -265,7 +280,7 @@ class _Clones:
     async def _make(self) -> None:
         try:
             clone = await self._create(self._source)
-            await clone.relay.open_ahead(self.settings)
+            await clone.relay.open_ahead(self.settings, self._foreseen())
         except Exception as error:  # noqa: BLE001  (it belongs to a test that waits)
             self.expected = 0  # where none waits: the next one that does gets its own error
             if self._waiting:

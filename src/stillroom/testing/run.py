@@ -144,6 +144,13 @@ class Run:
             return
         self.stand_at(levels, isolation)
 
+    def begin_test(self) -> None:
+        """Forget what another test has sent, and what was refused since it ended."""
+        if self._isolation is self._clones:
+            self._clones.note([query.sql for query in self.queries.statements])
+        self.queries.clear()
+        self.take_refusals()
+
     def leave_alone(self) -> None:
         """Let engines go where their URLs say: the test has not asked for a database."""
         direct_to(None)

@@ -79,6 +79,11 @@ class Statement:
         return is_query and not self.is_setting and not self.is_advisory
 
     @property
+    def may_be_explained(self) -> bool:
+        """Say whether PostgreSQL plans it, and an EXPLAIN of it does nothing."""
+        return self.words.startswith(("SELECT ", "INSERT ", "UPDATE ", "DELETE ", "WITH "))
+
+    @property
     def never_waits(self) -> bool:
         """Say whether it passes over rows that are locked, or fails at once."""
         return " SKIP LOCKED" in self.words or " NOWAIT" in self.words

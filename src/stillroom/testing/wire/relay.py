@@ -4,10 +4,13 @@ Each is a physical connection in the loop of the run, and a wire to the applicat
 """
 
 import asyncio
+from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
+from stillroom.testing.sandbox.statements import Statement
 from stillroom.testing.wire import messages
-from stillroom.testing.wire.backend import Backend
+from stillroom.testing.wire.backend import Backend, BackendError
 from stillroom.testing.wire.messages import Message, Messages
 from stillroom.testing.wire.transport import Wire
 
@@ -26,9 +29,17 @@ class Relay:
         self._numbers = 0
         self._ahead: tuple[Settings, Backend] | None = None
 
-    async def open_ahead(self, settings: Settings) -> None:
-        """Open a connection that starts with these settings, for the wire that will ask for it."""
-        self._ahead = settings, await self._connect(settings)
+    async def open_ahead(self, settings: Settings, statements: Iterable[Statement]) -> None:
+        """Open a connection that starts with these settings, for the wire that will ask for it.
+
+        It has planned the statements already, and knows the tables that they are about.
+        """
+        backend = await self._connect(settings)
+        for statement in statements:
+            if statement.may_be_explained:
+                with suppress(BackendError):  # it may be about what another test has made
+                    await backend.query(f"EXPLAIN (GENERIC_PLAN) {statement.text}")
+        self._ahead = settings, backend
 
     async def open(self, settings: Settings) -> Backend:
         """Return a physical connection that has started with these settings."""
