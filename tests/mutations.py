@@ -732,10 +732,10 @@ MUTATIONS = [
     ),
     Mutation(
         8,
-        "only a transaction that has only read ends without its turn",
+        "what a transaction wrote ends with its ROLLBACK, in its turn",
         "testing/sandbox/connection.py",
-        "            or transaction.savepoints\n            or self._sandbox.gate.owner is",
-        "            or transaction.savepoints\n            or None is",
+        "            if not (commits and self._sandbox.may_commit_at_once(self.session)):\n",
+        "            if not self._sandbox.may_commit_at_once(self.session):\n",
         "tests/testing/conformance/test_transactions.py",
     ),
     Mutation(
@@ -766,8 +766,8 @@ MUTATIONS = [
         8,
         "an error of what enters a test's level is not passed over",
         "testing/sandbox/__init__.py",
-        "        return [entered] if left is None else [left, entered]\n",
-        "        return []\n",
+        "        unanswered, self._unanswered = self._unanswered, []\n",
+        "        unanswered, self._unanswered = list[Pending](), []\n",
         "tests/testing/test_connection.py",
     ),
     Mutation(
@@ -777,6 +777,30 @@ MUTATIONS = [
         'f"EXPLAIN (GENERIC_PLAN) {statement.text}"',
         "statement.text",
         "tests/testing/test_private_server.py",
+    ),
+    Mutation(
+        8,
+        "a template that is used is not dropped for its age",
+        "testing/databases/__init__.py",
+        "            await self._note_use(name)\n            await self._unlock_template(name)\n",
+        "            await self._unlock_template(name)\n",
+        "tests/testing/test_databases.py",
+    ),
+    Mutation(
+        8,
+        "a COMMIT lets those go on who wait for it",
+        "testing/sandbox/__init__.py",
+        "gate.busy is None and not gate.has_waiting",
+        "gate.busy is None",
+        "tests/testing/test_connection.py",
+    ),
+    Mutation(
+        8,
+        "a COMMIT that may fail is not answered before it is done",
+        "testing/sandbox/__init__.py",
+        'is_alone and self._checks == "" and',
+        "is_alone and",
+        "tests/testing/conformance/test_constraints.py",
     ),
 ]
 

@@ -24,7 +24,7 @@ CREATE TYPE mood AS ENUM ('sad', 'ok', 'happy');
 CREATE TABLE author (id serial PRIMARY KEY, name text NOT NULL UNIQUE, feels mood,
     born timestamptz NOT NULL DEFAULT clock_timestamp(), data jsonb);
 CREATE TABLE book (id serial PRIMARY KEY, title text NOT NULL,
-    author_id int REFERENCES author (id) DEFERRABLE INITIALLY DEFERRED,
+    author_id int REFERENCES author (id),
     pages int CHECK (pages > 0));
 CREATE FUNCTION write_author(name text) RETURNS int LANGUAGE sql
     AS 'INSERT INTO author (name) VALUES ($1) RETURNING id';

@@ -15,7 +15,7 @@ from stillroom.testing.engines import allow, direct_to, disallow, install
 from stillroom.testing.sandbox import Sandbox, levels
 from stillroom.testing.wire.backend import Backend
 from tests.conftest import NewDatabase
-from tests.testing.conftest import TRAP, RunningSandbox
+from tests.testing.conftest import TRAP, RunningSandbox, Target
 
 
 async def test_the_shared_connection_cannot_be_ended(sandboxed: AsyncEngine) -> None:
@@ -99,6 +99,25 @@ async def test_a_cancellation_that_comes_late_meets_nobody_else(
     with pytest.raises(asyncio.CancelledError):
         await short
     assert not done
+
+
+async def test_a_commit_lets_those_go_on_who_wait(
+    sandboxed: AsyncEngine, running_sandbox: RunningSandbox
+) -> None:
+    """Who waits is woken by the COMMIT itself, and not by what somebody does after it."""
+    sql = text("INSERT INTO author (name) VALUES (:name)")
+
+    async def write() -> None:
+        async with sandboxed.begin() as connection:
+            await connection.execute(sql, {"name": "later"})
+
+    async with sandboxed.connect() as connection:
+        await connection.execute(sql, {"name": "first"})
+        waiting = asyncio.create_task(write())
+        await Target("sandbox", "", running_sandbox).is_waited_for()
+        await connection.commit()
+        async with asyncio.timeout(5):
+            await waiting
 
 
 @pytest.mark.parametrize("is_prepared", [True, False])

@@ -130,3 +130,22 @@ async def test_a_template_that_was_not_finished_is_built_anew(new_run: NewRun) -
 
     await second.end_template(name, is_whole=False)
     assert not await exists(second, name)
+
+
+async def test_templates_that_nobody_has_used_for_long_are_dropped(new_run: NewRun) -> None:
+    """Each change of a schema makes a template; on a server that is not the run's own they stay."""
+    run = new_run()
+    names = [await run.template_name(digest) for digest in ("old", "used", "new")]
+    for name in names[:2]:
+        assert await run.begin_template(name)
+        await run.end_template(name, is_whole=True)
+        await run.execute(f"COMMENT ON DATABASE {name} IS 'last used by tests on 2020-01-31'")
+
+    assert not await new_run().begin_template(names[1])
+    assert await run.begin_template(names[2])
+    await run.end_template(names[2], is_whole=True)
+
+    assert [await exists(run, name) for name in names] == [False, True, True]
+    for name in names[1:]:
+        await run.execute(f"ALTER DATABASE {name} IS_TEMPLATE false")
+        await run.drop(name)

@@ -76,6 +76,7 @@ class Databases:
         sql = "SELECT datistemplate FROM pg_database WHERE datname = $1"
         found = await self.value(sql, name)
         if found:
+            await self._note_use(name)
             await self._unlock_template(name)
             return False
         if found is not None:  # who built it was killed
@@ -86,7 +87,9 @@ class Databases:
     async def end_template(self, name: str, *, is_whole: bool) -> None:
         """Keep a template that was built, closed to connections; drop one that was not."""
         if is_whole:
+            await self._note_use(name)
             await self.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false IS_TEMPLATE true")
+            await self._drop_unused()
         else:
             await self.drop(name)
         await self._unlock_template(name)
@@ -97,8 +100,7 @@ class Databases:
             await self.drop(name)
         for (name,) in await self.rows(_TEMPLATES):
             if name != template:
-                await self.execute(f"ALTER DATABASE {name} IS_TEMPLATE false")
-                await self.drop(name)
+                await self._drop_template(name)
         await self.execute("CHECKPOINT")
 
     async def execute(self, sql: str, *values: Any) -> None:
@@ -112,6 +114,25 @@ class Databases:
     async def rows(self, sql: str) -> list[Any]:
         """Return the rows of a statement."""
         return list(await self._run("fetch", sql))
+
+    async def _note_use(self, template: str) -> None:
+        """Write down the day on which a template was last used, at most once a day."""
+        today = f"{_USED}{await self.value('SELECT current_date::text')}"
+        if await self.value(_COMMENT, template) != today:
+            await self.execute(f"COMMENT ON DATABASE {template} IS '{today}'")
+
+    async def _drop_unused(self) -> None:
+        """Drop what is nobody's any more: a project makes a template for each of its schemas."""
+        for (name,) in await self.rows(_UNUSED):
+            lock = "SELECT pg_try_advisory_lock($1, hashtext($2))"
+            if await self.value(lock, -_FAMILY, name):  # else somebody has just come to use it
+                if name in [found for (found,) in await self.rows(_UNUSED)]:
+                    await self._drop_template(name)
+                await self._unlock_template(name)
+
+    async def _drop_template(self, name: str) -> None:
+        await self.execute(f"ALTER DATABASE {name} IS_TEMPLATE false")
+        await self.drop(name)
 
     async def _create(self, sql: str) -> None:
         try:
@@ -192,3 +213,11 @@ _PREPARED = (
     "WHERE database = current_database()"
 )
 _TEMPLATES = "SELECT datname FROM pg_database WHERE datname LIKE 'stillroom\\_template\\_%'"
+_USED = "last used by tests on "
+_COMMENT = "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = $1"
+_UNUSED = (
+    f"{_TEMPLATES} AND pg_has_role(datdba, 'USAGE') "
+    f"AND substring(shobj_description(oid, 'pg_database') FROM '^{_USED}(.*)$')::date "
+    "< current_date - 30"
+)
+"""Templates of the role that no run has used for 30 days."""

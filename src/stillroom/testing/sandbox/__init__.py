@@ -48,7 +48,7 @@ class Sandbox:
         self._cost = cost or Cost()
         self._connect_arguments = connect_arguments
         self._levels = Levels()
-        self._left: Pending | None = None  # the last rollback
+        self._unanswered: list[Pending] = []  # what was sent and not waited for
         self._startup: Values = {}
         self._applied: Values = {}
         self._kept_applied: Values = {}
@@ -116,10 +116,11 @@ class Sandbox:
         return True
 
     async def settle(self) -> None:
-        """Return when what was left last is rolled back; raise what that has raised."""
-        left, self._left = self._left, None
-        if left is not None and (answer := await left.done).error is not None:
-            raise BackendError(answer.error)
+        """Return when all that was sent is answered; raise what that has raised."""
+        self.backend.flush()
+        for pending in self._take_unanswered():
+            if (answer := await pending.done).error is not None:
+                raise BackendError(answer.error)
 
     async def keep(self) -> None:
         """Make all that is not somebody's uncommitted work real, in the database itself."""
@@ -132,10 +133,10 @@ class Sandbox:
 
         Returns what was sent and not waited for: what fails of it is the failure of what follows.
         """
-        if self._levels.are_wanted:
-            return []
-        with self._cost.measured():
-            return await self._enter(startup)
+        if not self._levels.are_wanted:
+            with self._cost.measured():
+                await self._enter(startup)
+        return self._take_unanswered()
 
     async def read_writers(self) -> None:
         """Read by which functions and views a statement may write that looks like a read."""
@@ -177,6 +178,24 @@ class Sandbox:
             self.gate.release(session)
         if before:
             self.forget_checks()
+        self._note_commit()
+
+    def may_commit_at_once(self, session: Session) -> bool:
+        """Say whether a COMMIT of the session can neither fail nor make anybody go on."""
+        gate = self.gate
+        is_alone = gate.owner is session and gate.busy is None and not gate.has_waiting
+        return (
+            is_alone and self._checks == "" and not self.temporary and not self.backend.ended.done()
+        )
+
+    def commit_at_once(self, session: Session) -> None:
+        """Do what commit does, where it may be done at once; called with the loop halted."""
+        released = query("RELEASE SAVEPOINT s; SAVEPOINT s")
+        self._unanswered.append(self.backend.send_later(released))
+        self.gate.release(session)
+        self._note_commit()
+
+    def _note_commit(self) -> None:
         self.commits += 1
         self._levels.note_commit()
         self._kept_applied = dict(self._applied)
@@ -219,6 +238,10 @@ class Sandbox:
         self.temporary.learn(await self.backend.query(TABLES), session, words)
         session.has_temporary = session.has_temporary or bool(self.temporary)
 
+    def _take_unanswered(self) -> list[Pending]:
+        unanswered, self._unanswered = self._unanswered, []
+        return unanswered
+
     async def _note_rollback(self, session: Session) -> None:
         self.writers.note_rollback()
         if self.temporary or session.has_temporary:
@@ -248,8 +271,7 @@ class Sandbox:
         """Drop a connection that has ended."""
         self.connections.pop(connection.session.number, None)
 
-    async def _enter(self, startup: Values) -> list[Pending]:
-        left, self._left = self._left, None
+    async def _enter(self, startup: Values) -> None:
         count = len(self._levels)
         if not count:
             if startup != self._startup:
@@ -261,6 +283,7 @@ class Sandbox:
             self._applied = dict(self._startup)
         self._kept_applied = dict(self._applied)
         entered = self.backend.send(query(self._levels.enter(self._applied, self._checks)))
+        self._unanswered.append(entered)
         numbers = self._levels.around(count).within
         if numbers is None:
             numbers = await self._read_sequences()
@@ -268,20 +291,19 @@ class Sandbox:
         for connection in self.connections.values():
             for depth in range(count, len(self._levels)):
                 connection.session.enter(depth)
-        return [entered] if left is None else [left, entered]
 
     async def _reopen(self) -> None:
         """Go on after PostgreSQL has ended the connection, which has rolled all back."""
         for connection in list(self.connections.values()):
             await connection.abandon()
-        if self._left is not None:
-            await asyncio.wait([self._left.done])  # it has ended too, and what it says is known
+        for pending in self._take_unanswered():
+            await asyncio.wait([pending.done])  # it has ended too, and what it says is known
         self.backend = await Backend.open(**self._connect_arguments)
         self.gate.owner = None
         self.temporary = TemporaryTables()
         self._levels.forget()
         self._startup, self._applied, self._kept_applied = {}, {}, {}
-        self._checks = self._left = None
+        self._checks = None
 
     def _leaves_locks(self, wanted: Sequence[str]) -> bool:
         """Say whether a scope is left in which advisory locks may have been taken."""
@@ -308,7 +330,7 @@ class Sandbox:
         self._applied = dict(gone.applied if self._levels else self._startup)
         self._kept_applied = dict(self._applied)
         # Sent and not waited for: what comes next is sent behind it.
-        self._left = self.backend.send(query(sql))
+        self._unanswered.append(self.backend.send(query(sql)))
         await self._note_rollback(Session(0))
 
     async def _read_checks(self) -> str:

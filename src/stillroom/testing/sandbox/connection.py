@@ -55,9 +55,9 @@ class LogicalConnection:
             self._run()
 
     def answer_at_once(self, data: bytes) -> bytes:
-        """Begin a transaction, or end one that has only read; return the answer.
+        """Begin a transaction, or end one where that needs nobody else; return the answer.
 
-        Neither can fail, and neither makes anybody wait or go on. All else is answered by nothing,
+        None of it can fail, and it makes nobody wait or go on. All else is answered by nothing,
         and has to be sent.
         """
         sql, transaction = data[5:-1] if data[:1] == b"Q" else b"", self.session.transaction
@@ -67,10 +67,15 @@ class LogicalConnection:
             (statement,) = read_statements(sql.decode())
             self.session.depth = self._sandbox.depth
             return messages.complete(self._transactions.begin(statement)) + messages.ready(b"T")
-        if transaction is not None and sql in _ENDS and self._has_only_read(transaction):
-            self._transactions.leave(transaction, commits=sql.startswith(b"COMMIT"))
-            return messages.complete(_ENDS[sql]) + messages.ready(b"I")
-        return b""
+        if transaction is None or sql not in _ENDS or not self._is_simple(transaction):
+            return b""
+        commits = sql.startswith(b"COMMIT")
+        if self._sandbox.gate.owner is self.session:
+            if not (commits and self._sandbox.may_commit_at_once(self.session)):
+                return b""
+            self._sandbox.commit_at_once(self.session)
+        self._transactions.leave(transaction, commits=commits)
+        return messages.complete(_ENDS[sql]) + messages.ready(b"I")
 
     def hang_up(self) -> None:
         """End the connection as its user wants it."""
@@ -154,12 +159,12 @@ class LogicalConnection:
         )
         self._wire.flush()
 
-    def _has_only_read(self, transaction: Transaction) -> bool:
+    def _is_simple(self, transaction: Transaction) -> bool:
+        """Say whether nothing but what it wrote ends with a transaction."""
         return not (
             transaction.has_failed
             or transaction.refusal
             or transaction.savepoints
-            or self._sandbox.gate.owner is self.session
             or self.session.has_temporary
             or self.session.parameters.local
             or self._execution.prepared.open_portals

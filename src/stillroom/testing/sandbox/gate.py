@@ -32,6 +32,11 @@ class Gate:
         """Say whether anybody waits for a turn."""
         return any(not waiting.turn.done() for waiting in self._waiting)
 
+    @property
+    def has_waiting(self) -> bool:
+        """Say whether anybody has asked for a turn and not had it."""
+        return bool(self._waiting)
+
     @asynccontextmanager
     async def turn(
         self, session: Session, *, passes_owner: bool = False, only_reads: bool = False

@@ -52,6 +52,7 @@ class Backend(asyncio.Protocol):
         self._messages = Messages()
         self._pending: deque[Pending] = deque()
         self._unsent: list[bytes] = []
+        self._is_sending = False
         self._rest: Callable[[Message], None] = _drop
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -74,10 +75,16 @@ class Backend(asyncio.Protocol):
 
         Raises ConnectionResetError when the connection has ended: no answer would ever come.
         """
+        pending = self.send_later(data, sink)
+        self.flush()
+        return pending
+
+    def send_later(self, data: bytes, sink: Callable[[Message], None] | None = None) -> "Pending":
+        """Do what `send` does, with what is sent next: nobody waits for the answer."""
         self.check()
-        pending = Pending(sink)
+        pending = Pending(sink, self.ended.get_loop())
         self._pending.append(pending)
-        self.write(data)
+        self._unsent.append(data)
         return pending
 
     def check(self) -> None:
@@ -90,9 +97,14 @@ class Backend(asyncio.Protocol):
 
         What is sent in one turn of the loop goes out at once, for each packet wakes the server.
         """
-        if not self._unsent:
-            asyncio.get_running_loop().call_soon(self._send_out)
         self._unsent.append(data)
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what was to be sent later, too."""
+        if self._unsent and not self._is_sending:
+            self._is_sending = True
+            asyncio.get_running_loop().call_soon(self._send_out)
 
     def pass_on(self, sink: Callable[[Message], None]) -> None:
         """Hand each message that answers nothing of the backend's own to the sink."""
@@ -128,6 +140,7 @@ class Backend(asyncio.Protocol):
                 self._pending.popleft()
 
     def _send_out(self) -> None:
+        self._is_sending = False
         self._transport.write(b"".join(self._unsent))
         self._unsent.clear()
 
@@ -147,8 +160,10 @@ def _drop(_message: Message) -> None:
 class Pending:
     """What was sent and is being answered."""
 
-    def __init__(self, sink: Callable[[Message], None] | None) -> None:
-        self.done: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+    def __init__(
+        self, sink: Callable[[Message], None] | None, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self.done: asyncio.Future[Answer] = loop.create_future()
         self._sink = sink
         self._answer = Answer()
 
