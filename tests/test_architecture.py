@@ -56,7 +56,7 @@ DOORS = {
     "greenlet": {"testing"},
     "httpx2": {"pytest_plugin", "testing"},
     "psycopg": {"manager"},
-    "pydantic": {"fastapi"},
+    "pydantic": {"fastapi", "json"},
     "pytest": {"pytest_plugin"},
     "sqlalchemy": {
         "model",
