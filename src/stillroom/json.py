@@ -265,6 +265,7 @@ def _convert_enum(column: ColumnElement[Any], schema: Schema, where: str) -> Col
 def _is_as_it_is(type_: TypeEngine[Any], schema: Schema) -> bool:
     """Say whether PostgreSQL and Pydantic write the values of a type alike."""
     kind = schema["type"]
+    of_array: Any = type_
     if isinstance(type_, Enum) and type_.enum_class is not None:
         return False
     if isinstance(type_, Enum) and kind == "literal":
@@ -272,8 +273,7 @@ def _is_as_it_is(type_: TypeEngine[Any], schema: Schema) -> bool:
     if isinstance(type_, Time) and type_.timezone:
         return False
     if isinstance(type_, ARRAY) and kind == "list":
-        item: Any = type_.item_type  # pyright: ignore[reportUnknownMemberType]
-        return _is_as_it_is(item, schema.get("items_schema", {"type": "any"}))
+        return _is_as_it_is(of_array.item_type, schema.get("items_schema", {"type": "any"}))
     return isinstance(type_, _AS_IT_IS.get(kind, ()))
 
 
