@@ -359,7 +359,7 @@ def test_the_inner_functions_of_the_drivers_are_there() -> None:
 
 def test_psycopg2_is_watched_where_it_is_installed(schema_url: str, trap: Trap) -> None:
     """It is not a driver of Stillroom's, and yet may be one of the project's."""
-    psycopg2 = pytest.importorskip("psycopg2")
+    psycopg2: Any = import_module("psycopg2")
     direct_to(DatabaseTarget(schema_url))
     with pytest.raises(StrayConnectionError, match="database production"):
         psycopg2.connect(trap.url(), connect_timeout=2)
