@@ -264,6 +264,17 @@ async def test_a_statement_is_made_once_and_its_values_come_later(session: Async
     assert await one.all(session, id=8) == b"[]"
 
 
+async def test_many_rows_come_in_parts(session: AsyncSession) -> None:
+    """A part is objects with commas between them, in the order of the select."""
+    session.add_all(Owner(id=number, name=str(number)) for number in range(5))
+    await session.flush()
+    every = JSONSelect(select(Owner).order_by(Owner.id.desc()), _Named)
+
+    parts = [part async for part in every.in_parts(session, 2)]
+
+    assert parts == [b'{"name":"4"},{"name":"3"}', b'{"name":"2"},{"name":"1"}', b'{"name":"0"}']
+
+
 async def test_a_column_may_be_an_expression(session: AsyncSession) -> None:
     """Joins, groups, functions and limits are the select's own matter."""
     session.add_all([Owner(id=1, name="a"), Owner(id=2, name="b")])

@@ -5,7 +5,7 @@ and ``await users.all(session)`` are bytes that mean what FastAPI would have sen
 The model documents the answer; whether the select has what it says is looked at when it is made.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 from pydantic import BaseModel
@@ -63,7 +63,8 @@ class JSONSelect:
     def __init__(self, statement: AnySelect, model: type[BaseModel]) -> None:
         """Take a select, whose bind parameters get their values later, and the model."""
         rows = _rows(statement, model)
-        self._first = select(_utf8(_object(rows))).limit(1)
+        self._each = select(_utf8(_object(rows)))
+        self._first = self._each.limit(1)
         self._all = select(_utf8(_array(rows)))
 
     async def first(self, session: AsyncSession, /, **values: Any) -> bytes | None:
@@ -75,6 +76,21 @@ class JSONSelect:
         """Return all rows as an array, in the order of the select; PostgreSQL holds it whole."""
         found: bytes = (await session.execute(self._all, values)).scalar_one()
         return found
+
+    async def in_parts(
+        self, session: AsyncSession, size: int, /, **values: Any
+    ) -> AsyncGenerator[bytes]:
+        """Read every row through a server-side cursor, `size` rows at a time.
+
+        A part is its objects with commas between them. Memory stays that of one part.
+        """
+        options = {"yield_per": size}
+        rows = await session.stream_scalars(self._each, values, execution_options=options)
+        try:
+            async for part in rows.partitions(size):
+                yield b",".join(part)
+        finally:
+            await rows.close()
 
 
 def array_of(statement: AnySelect, model: type[BaseModel], *, of: Any) -> ColumnElement[Any]:

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Any, ClassVar, Self, cast
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Column, Integer, MetaData, SmallInteger, inspect, select
+from sqlalchemy import BigInteger, Column, Integer, MetaData, Select, SmallInteger, inspect, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, DeclarativeBaseNoMeta
 
@@ -74,9 +74,14 @@ class Model:
         return None if None in key else await session.get(cls, tuple(key))
 
     @classmethod
+    def every_row(cls) -> Select[Self]:
+        """Return the select of every row, in the order of the primary key."""
+        return select(cls).order_by(*inspect(cls, raiseerr=True).primary_key)
+
+    @classmethod
     async def get_all(cls, session: AsyncSession) -> Sequence[Self]:
         """Return every row, in the order of the primary key, all of them in memory."""
-        return (await session.scalars(cls._every_row())).all()
+        return (await session.scalars(cls.every_row())).all()
 
     @classmethod
     async def get_all_in_parts(
@@ -86,17 +91,13 @@ class Model:
 
         Memory stays that of one part: a session holds a row only as long as somebody else does.
         """
-        rows = await session.stream_scalars(cls._every_row(), execution_options={"yield_per": size})
+        rows = await session.stream_scalars(cls.every_row(), execution_options={"yield_per": size})
         try:
             # Without a size of its own `partitions` would read the whole table at once.
             async for part in rows.partitions(size):
                 yield part
         finally:
             await rows.close()
-
-    @classmethod
-    def _every_row(cls) -> Any:
-        return select(cls).order_by(*inspect(cls, raiseerr=True).primary_key)
 
 
 _DECLARATIVE_BASES = (DeclarativeBase, DeclarativeBaseNoMeta)

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Depends, HTTPException
 from pydantic import BaseModel, ConfigDict, EmailStr, Field, StringConstraints
 from sqlalchemy.ext.asyncio import AsyncSession
 from stillroom.fastapi import JSONArrayResponse, UnitOfWorkRoute
+from stillroom.json import JSONSelect
 
 from app.database import get_db, sessionmanager
 from app.models import User as UserModel
@@ -46,6 +47,9 @@ class UserSchema(BaseModel):
     full_name: str
 
 
+EVERY_USER = JSONSelect(UserModel.every_row(), UserSchema)
+
+
 @router.get(
     "/get-user", response_model=UserSchema, responses={404: {"description": "No such user"}}
 )
@@ -60,7 +64,7 @@ async def get_user(id: str, db: AsyncSession = Depends(get_db)) -> UserModel:
 @router.get("/get-users", response_model=list[UserSchema])
 async def get_users() -> JSONArrayResponse:
     """Return all users, the oldest first; a long list is streamed."""
-    return JSONArrayResponse(sessionmanager, UserModel.get_all_in_parts, UserSchema)
+    return JSONArrayResponse(sessionmanager, EVERY_USER.in_parts)
 
 
 @router.post("/create-user", response_model=UserSchema)

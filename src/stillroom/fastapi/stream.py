@@ -19,8 +19,9 @@ class JSONArrayResponse(StreamingResponse):
     """Send rows as a JSON array, read part by part from a server-side cursor.
 
     `read` gets a read session of the response's own, for the unit of work has ended when a
-    response is sent, and the size of a part; `model` is the response model of one row. The
-    first part is read before the response starts, so a database that is away is an error
+    response is sent, and the size of a part. It yields rows, whose response model is `model`; or,
+    without a model, their JSON with commas between them, as `JSONSelect.in_parts` does. The first
+    part is read before the response starts, so a database that is away is an error
     response. A list of one part is sent whole; an error later on cuts the response, so that no
     client takes half a list for the whole. A client that leaves ends the query.
     """
@@ -31,9 +32,9 @@ class JSONArrayResponse(StreamingResponse):
         self,
         manager: DatabaseSessionManager,
         read: Callable[[AsyncSession, int], AsyncGenerator[Sequence[Any]]],
-        model: type[Any],
+        model: type[Any] | None = None,
     ) -> None:
-        self._row: TypeAdapter[Any] = TypeAdapter(model)
+        self._row: TypeAdapter[Any] | None = None if model is None else TypeAdapter(model)
         self._manager = manager
         self._read = read
         self._is_whole = False
@@ -61,13 +62,14 @@ class JSONArrayResponse(StreamingResponse):
                 if held:
                     yield opening + held
                     opening = b","
-                held = self._dump(rows)
+                held = bytes(rows) if self._row is None else _dump(self._row, rows)
         self._is_whole = opening == b"["
         yield (opening + held if held else opening) + b"]"
 
-    def _dump(self, rows: Sequence[Any]) -> bytes:
-        validate, dump = self._row.validate_python, self._row.dump_json
-        return b",".join([dump(validate(row, from_attributes=True)) for row in rows])
+
+def _dump(model: TypeAdapter[Any], rows: Sequence[Any]) -> bytes:
+    validate, dump = model.validate_python, model.dump_json
+    return b",".join([dump(validate(row, from_attributes=True)) for row in rows])
 
 
 async def _chain(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
