@@ -26,7 +26,9 @@ does meets all of them. A test lasts from the start of its protocol to that of t
 that is done around it counts. The first {NOT_COUNTED} tests of a turn do not count, for a method
 may prepare something while others have their turn. A figure is the median of the tests of a turn
 minus that of the turn without isolation before it: it has the isolation, and whatever that makes
-slower or faster in the test itself. A round has {{cycles}} turns of each method, and its figure
+slower or faster in the test itself. A second table has what lies around the test's own function
+alone, which is what the isolation does by itself; only the sandbox begins within it, with the first
+statement. A round has {{cycles}} turns of each method, and its figure
 is their median; then all processes start anew. The table has the median, the minimum and the
 maximum of {{rounds}} rounds.
 
@@ -55,36 +57,74 @@ class Setting(NamedTuple):
     pause: float
 
 
-def measure(setting: Setting, rounds: int, cycles: int) -> Table:
-    """Run all methods in a setting."""
-    costs: dict[str, list[float]] = {}
-    tests: dict[str, list[float]] = {}
+def measure(setting: Setting, rounds: int, cycles: int) -> list[Table]:
+    """Run all methods in a setting; return what they cost, and how much of it around the test."""
+    found: dict[str, _Costs] = {}
     with temporary_cluster() as cluster:
         names = count(1)
         for _ in range(rounds):
-            differences: dict[str, list[float]] = {}
+            of_round: dict[str, list[tuple[_Turn, _Turn]]] = {}
             for name, without, turn in _round(cluster, names, setting, cycles):
-                differences.setdefault(name, []).append(median(turn) - median(without))
-                tests.setdefault(name, []).extend(turn)
-                tests.setdefault(FLOOR, []).extend(without)
-            for name, figures in differences.items():
-                costs.setdefault(name, []).append(median(figures))
+                of_round.setdefault(name, []).append((without, turn))
+            for name, turns_of_it in of_round.items():
+                found.setdefault(name, _Costs()).add(turns_of_it)
     title = f"{setting.tables} table{'s' if setting.tables > 1 else ''}"
     if setting.pause:
         title += f", tests that wait {1000 * setting.pause:.0f} ms"
-    floor = _fastest(tests[FLOOR])
+    floor = [time for costs in found.values() for time in costs.without]
+    known = sorted(found, key=ORDER.index)
     rows = [
-        Row(name, costs[name], _target(name, setting), _fastest(tests[name]) - floor)
-        for name in sorted(costs, key=ORDER.index)
+        Row(
+            name,
+            found[name].whole,
+            5.0 if name == "Stillroom: clone" and setting.pause else None,
+            _fastest(found[name].tests) - _fastest(floor),
+        )
+        for name in known
     ]
-    rows.append(Row("the test without isolation, subtracted", [median(tests[FLOOR])], None, floor))
-    return Table(title, "ms a test", rows)
+    subtracted = "the test without isolation, subtracted"
+    rows.append(Row(subtracted, [median(floor)], None, _fastest(floor)))
+    if setting.pause:
+        return [Table(title, "ms a test", rows)]
+    around = [
+        Row(name, found[name].around, 0.5 if name == "Stillroom: sandbox" else None)
+        for name in known
+    ]
+    return [
+        Table(title, "ms a test", rows),
+        Table(f"{title}, around the test alone", "ms a test", around),
+    ]
+
+
+class _Turn(NamedTuple):
+    """The tests of a turn, in ms: each whole, and what of it lies around its function."""
+
+    whole: list[float]
+    around: list[float]
+
+
+class _Costs:
+    """What a method costs: a figure for each round; and all tests, of it and without it."""
+
+    def __init__(self) -> None:
+        self.whole: list[float] = []
+        self.around: list[float] = []
+        self.tests: list[float] = []
+        self.without: list[float] = []
+
+    def add(self, turns_of_round: Sequence[tuple[_Turn, _Turn]]) -> None:
+        """Take a round: turns without isolation, each with the method's own that followed."""
+        self.whole.append(median(median(b.whole) - median(a.whole) for a, b in turns_of_round))
+        self.around.append(median(median(b.around) - median(a.around) for a, b in turns_of_round))
+        for without, turn in turns_of_round:
+            self.tests += turn.whole
+            self.without += without.whole
 
 
 def _round(
     cluster: Cluster, names: "count[int]", setting: Setting, cycles: int
-) -> Iterator[tuple[str, list[float], list[float]]]:
-    """Yield for each turn the method, the times without isolation, and the method's, in ms."""
+) -> Iterator[tuple[str, _Turn, _Turn]]:
+    """Yield for each turn the method, the tests without isolation, and the method's."""
     suites = _suites(cluster, setting)
     methods = [name for name in suites if name != FLOOR]
     with ExitStack() as stack:
@@ -107,8 +147,11 @@ def _round(
                     yield name, without, times
 
 
-def _turn(running: Turns) -> list[float]:
-    return [1000 * seconds for seconds in running.next()[NOT_COUNTED:]]
+def _turn(running: Turns) -> _Turn:
+    tests = running.next()[NOT_COUNTED:]
+    return _Turn(
+        [1000 * whole for whole, _ in tests], [1000 * (whole - body) for whole, body in tests]
+    )
 
 
 def _fastest(figures: Sequence[float]) -> float:
@@ -144,19 +187,12 @@ def _new_database(cluster: Cluster, name: str) -> str:
     return with_asyncpg(cluster.url(name))
 
 
-def _target(name: str, setting: Setting) -> float | None:
-    """Return what the design promises; for clones visible beside tests that take some time."""
-    if name == "Stillroom: sandbox":
-        return 0.5
-    return 5.0 if name == "Stillroom: clone" and setting.pause else None
-
-
 def main() -> None:
     """Measure, and write the results."""
     rounds, cycles = (2, 3) if is_quick(__doc__) else (7, 6)
     before = machine.load()
     settings = [Setting(1, 0), Setting(30, 0), Setting(1, 0.05), Setting(30, 0.05)]
-    tables = [measure(setting, rounds, cycles) for setting in settings]
+    tables = [table for setting in settings for table in measure(setting, rounds, cycles)]
     Report(
         "isolation",
         "What does the isolation of one test cost?",

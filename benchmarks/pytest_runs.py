@@ -71,7 +71,7 @@ def run(suite: Suite) -> Times:
             if process.returncode != 0:
                 output.seek(0)
                 raise _failure(suite, output.read())
-        return Times(whole, json.loads(file.read_text()))
+        return Times(whole, [test for test, _ in json.loads(file.read_text())])
 
 
 class Turns:
@@ -82,13 +82,15 @@ class Turns:
         self._come = come
         self._go = os.fdopen(go)
 
-    def next(self) -> list[float]:
-        """Let it run the tests of a turn; return their seconds. Raises RuntimeError if it ends."""
+    def next(self) -> list[tuple[float, float]]:
+        """Let it run the tests of a turn; return the seconds of each, and of its function alone.
+
+        Raises RuntimeError if it ends.
+        """
         os.write(self._come, b".")
         if not (line := self._go.readline()):
             raise _failure(self._suite, "It ended before its turn; run the command by itself.")
-        times: list[float] = json.loads(line)
-        return times
+        return [(whole, body) for whole, body in json.loads(line)]
 
     def close(self) -> None:
         """Let it end."""

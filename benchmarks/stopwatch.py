@@ -1,9 +1,10 @@
 """A pytest plugin that measures each test, in seconds.
 
 A test lasts from the start of its protocol to that of the next one, so all that a plugin does
-around a test counts, wherever it does it. The times are written as JSON: at the end to the file
-in STOPWATCH; or, where TURNS says "in,out,size" (two descriptors and a number), to `out` after
-each `size` tests, and the tests of each turn begin when a byte comes from `in`.
+around a test counts, wherever it does it. Beside it stands how long the test's own function took.
+Both are written as JSON, a pair for each test: at the end to the file in STOPWATCH; or, where TURNS
+says "in,out,size" (two descriptors and a number), to `out` after each `size` tests, and the tests
+of each turn begin when a byte comes from `in`.
 """
 
 import json
@@ -16,8 +17,9 @@ from typing import Any
 import pytest
 
 _turns = [int(word) for word in os.environ.get("TURNS", "").split(",") if word]
-_times: list[float] = []
+_times: list[tuple[float, float]] = []
 _start = 0.0
+_body = 0.0
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -25,14 +27,25 @@ def pytest_runtest_protocol(nextitem: pytest.Item | None) -> Generator[None, Any
     """Look at the clock before any other plugin does anything, and after the last test."""
     global _start  # noqa: PLW0603  (a plugin is a module)
     if _start:
-        _times.append(perf_counter() - _start)
+        _times.append((perf_counter() - _start, _body))
     _take_turns()
     _start = perf_counter()
     result = yield
     if nextitem is None:
-        _times.append(perf_counter() - _start)
+        _times.append((perf_counter() - _start, _body))
         _take_turns(is_last=True)
     return result
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_pyfunc_call() -> Generator[None, Any, Any]:
+    """Measure the function alone."""
+    global _body  # noqa: PLW0603
+    start = perf_counter()
+    try:
+        return (yield)
+    finally:
+        _body = perf_counter() - start
 
 
 def pytest_sessionfinish() -> None:
