@@ -802,6 +802,30 @@ MUTATIONS = [
         "is_alone and",
         "tests/testing/conformance/test_constraints.py",
     ),
+    Mutation(
+        8,
+        "a finalizer that writes waits for nobody",
+        "testing/loop.py",
+        "if not self._lock.acquire(blocking=False):",
+        "if False:",
+        "tests/testing/test_loop.py",
+    ),
+    Mutation(
+        8,
+        "no test begins within a transaction of a wider scope",
+        "testing/sandbox/__init__.py",
+        "            self._refuse_unfinished()\n",
+        "",
+        "tests/testing/test_refusals.py",
+    ),
+    Mutation(
+        8,
+        "a constraint that a function has made is checked too",
+        "testing/sandbox/execution.py",
+        "if statement.changes_schema or self._sandbox.writers.may_do_anything(statement):",
+        "if statement.changes_schema:",
+        "tests/testing/conformance/test_constraints.py",
+    ),
 ]
 
 

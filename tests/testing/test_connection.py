@@ -11,9 +11,11 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.util import greenlet_spawn
 
+from stillroom.errors import DatabaseUnavailableError
 from stillroom.testing.engines import allow, direct_to, disallow, install
 from stillroom.testing.sandbox import Sandbox, levels
 from stillroom.testing.wire.backend import Backend
+from stillroom.testing.wire.transport import AnyLoop
 from tests.conftest import NewDatabase
 from tests.testing.conftest import TRAP, RunningSandbox, Target
 
@@ -99,6 +101,41 @@ async def test_a_cancellation_that_comes_late_meets_nobody_else(
     with pytest.raises(asyncio.CancelledError):
         await short
     assert not done
+
+
+def test_a_loop_that_was_closed_in_the_middle_stops_nobody(new_database: NewDatabase) -> None:
+    """Who waited there is not told, and the sandbox goes on to its end."""
+    running = RunningSandbox(new_database())
+    told: list[object] = []
+
+    class Waiting(asyncio.Protocol):
+        """A driver's protocol, whose user waits in the loop in which it was made."""
+
+        def __init__(self) -> None:
+            self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self.ended.add_done_callback(told.append)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            _ = exc
+            self.ended.set_result(None)
+
+    with asyncio.Runner() as runner:
+        wires = AnyLoop(running.loop, running.sandbox.accept)
+        runner.run(wires.create_unix_connection(Waiting, ""))
+    running.close()
+    assert told == []
+
+
+async def test_a_server_that_is_gone_is_named(new_database: NewDatabase) -> None:
+    """The next test says so, and not which file was not found."""
+    running = await asyncio.to_thread(RunningSandbox, new_database())
+    sandbox = running.sandbox
+    sandbox.backend._transport.abort()
+    await asyncio.to_thread(running.call, asyncio.wait([sandbox.backend.ended]))
+    sandbox._connect_arguments["dsn"] = "postgresql:///nobody?host=/nowhere"
+    with pytest.raises(DatabaseUnavailableError, match="The server of the tests is gone"):
+        await asyncio.to_thread(running.call, sandbox.stand_at(["next"]))
+    await asyncio.to_thread(running.loop.stop)
 
 
 async def test_a_commit_lets_those_go_on_who_wait(

@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -83,11 +84,16 @@ async def test_a_call_comes_behind_what_was_sent(shared: SharedLoop) -> None:
     """The end of a test does not overtake the last statement of it."""
     order: list[str] = []
 
-    async def come() -> None:
-        order.append("called")
+    async def come(what: str) -> None:
+        order.append(what)
 
-    shared.call_soon(order.append, "sent")
-    shared.call(come())
+    sent: list[asyncio.Future[None]] = []
+
+    def send() -> None:
+        sent.append(asyncio.ensure_future(come("sent")))
+
+    shared.call_soon(send)
+    shared.call(come("called"))
     assert order == ["sent", "called"]
 
 
@@ -120,6 +126,39 @@ def test_two_threads_run_it_one_at_a_time(shared: SharedLoop) -> None:
     os.close(ready)
     os.close(written)
     assert not met
+
+
+def test_what_comes_from_within_waits_for_nothing(shared: SharedLoop) -> None:
+    """A finalizer may run at any line of the loop's work, and write: that would wait for itself."""
+    called: list[bytes] = []
+
+    def answer(data: bytes) -> bytes:
+        called.append(data)
+        return b"an answer"
+
+    async def work() -> bytes:
+        return shared.at_once(answer, b"within")
+
+    assert (shared.call(work()), shared.at_once(answer, b"beside")) == (b"", b"an answer")
+    assert called == [b"beside"]
+
+
+def test_a_loop_is_joined_once(shared: SharedLoop) -> None:
+    """A finalizer that runs while a loop of the application is being joined may ask for work."""
+    joined: list[int] = []
+
+    class Loop(asyncio.SelectorEventLoop):
+        def add_reader(self, fd: Any, callback: Any, *args: Any) -> None:  # type: ignore[override]
+            joined.append(fd)
+            shared.call_soon(int)
+            super().add_reader(fd, callback, *args)
+
+    async def ask() -> None:
+        shared.call_soon(int)
+
+    with asyncio.Runner(loop_factory=Loop) as runner:
+        runner.run(ask())
+    assert len(joined) == 1
 
 
 def test_an_interrupt_stops_no_work_in_the_middle(shared: SharedLoop) -> None:

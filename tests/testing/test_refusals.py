@@ -189,6 +189,20 @@ async def test_what_a_wider_scope_wrote_is_there_in_each_of_its_tests(
     assert await add() == [1]
 
 
+async def test_no_test_begins_within_a_transaction_of_its_module(
+    sandboxed: AsyncEngine, running_sandbox: RunningSandbox, sandbox: Sandbox
+) -> None:
+    """A ROLLBACK in the test could not be told from one of the fixture's own work."""
+    stand_at = running_sandbox.call
+    await asyncio.to_thread(stand_at, sandbox.stand_at(["module"]))
+    async with sandboxed.connect() as connection:
+        await connection.execute(text("INSERT INTO author (name) VALUES ('a fixture''s')"))
+        await asyncio.to_thread(stand_at, sandbox.stand_at(["module", "one"]))
+        with pytest.raises(DBAPIError, match=r"uncommitted writes of a wider scope .* Commit in"):
+            await connection.execute(text("SELECT 1"))
+    sandbox.refusals.clear()
+
+
 @pytest.mark.parametrize(
     ("statement", "reason"),
     [

@@ -92,15 +92,22 @@ class SharedLoop:
             self._loop.call_soon_threadsafe(_wake)
         elif running is not self._loop:
             if running not in self._loops:
+                self._loops.add(running)  # first, for a collection of garbage may come back here
                 running.add_reader(self._selector.fileno(), self._drive)
-                self._loops.add(running)
             running.call_soon(self._drive_posted)
 
-    @contextmanager
-    def halted(self) -> Generator[None]:
-        """Let nothing happen in the loop during the block, which waits for nothing."""
-        with self._lock:
-            yield
+    def at_once(self, callback: Callable[[bytes], bytes], data: bytes) -> bytes:
+        """Return what a callback returns, called while the loop stands still; it waits for nothing.
+
+        Nothing is called, and nothing returned, where the loop does not stand still, be it that
+        this call comes from within it: a finalizer may write at any line.
+        """
+        if not self._lock.acquire(blocking=False):
+            return b""
+        try:
+            return callback(data)
+        finally:
+            self._lock.release()
 
     def answer(
         self, loop: asyncio.AbstractEventLoop, callback: Callable[..., object], *args: Any

@@ -60,6 +60,29 @@ async def test_a_new_constraint_is_checked_at_the_commit(engine: AsyncEngine) ->
     assert sqlstate(failure.value) == "23503"
 
 
+async def test_a_constraint_that_a_function_makes_is_checked_at_the_commit(
+    engine: AsyncEngine,
+) -> None:
+    """What a function of the application's does is not read, and may be anything."""
+    async with engine.begin() as connection:
+        await run(
+            connection,
+            """CREATE FUNCTION plant() RETURNS void LANGUAGE plpgsql AS $$ BEGIN EXECUTE
+            'CREATE TABLE leaf (author_id int REFERENCES author DEFERRABLE INITIALLY DEFERRED)';
+            END $$""",
+        )
+    async with engine.begin() as connection:
+        await add(connection, "a")
+    async with engine.begin() as connection:
+        await run(connection, "SELECT plant()")
+    async with engine.connect() as connection:
+        await run(connection, "INSERT INTO leaf VALUES (99)")
+        with pytest.raises(IntegrityError) as failure:
+            await connection.commit()
+
+    assert sqlstate(failure.value) == "23503"
+
+
 async def test_constraints_set_by_a_reader_are_its_own(engine: AsyncEngine) -> None:
     """SET CONSTRAINTS of a transaction that writes nothing changes no other one."""
     await defer(engine)

@@ -8,6 +8,9 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import asyncpg
+
+from stillroom.errors import DatabaseUnavailableError
 from stillroom.testing.cost import Cost
 from stillroom.testing.refusal import Refusal
 from stillroom.testing.sandbox.catalog import (
@@ -134,6 +137,7 @@ class Sandbox:
         Returns what was sent and not waited for: what fails of it is the failure of what follows.
         """
         if not self._levels.are_wanted:
+            self._refuse_unfinished()
             with self._cost.measured():
                 await self._enter(startup)
         return self._take_unanswered()
@@ -271,6 +275,15 @@ class Sandbox:
         """Drop a connection that has ended."""
         self.connections.pop(connection.session.number, None)
 
+    def _refuse_unfinished(self) -> None:
+        """Raise Refusal where a scope begins while work of the one around it is not committed."""
+        if (owner := self.gate.owner) is not None and self._levels:
+            raise Refusal(
+                f"Connection {owner.number} has uncommitted writes of a wider scope "
+                f"({owner.last_write!r}), and a narrower one begins: its end could not be told "
+                "from the end of that transaction. Commit in the fixture"
+            )
+
     async def _enter(self, startup: Values) -> None:
         count = len(self._levels)
         if not count:
@@ -298,7 +311,11 @@ class Sandbox:
             await connection.abandon()
         for pending in self._take_unanswered():
             await asyncio.wait([pending.done])  # it has ended too, and what it says is known
-        self.backend = await Backend.open(**self._connect_arguments)
+        try:
+            self.backend = await Backend.open(**self._connect_arguments)
+        except (OSError, asyncpg.PostgresError) as error:
+            msg = f"The server of the tests is gone: {type(error).__name__}: {error}"
+            raise DatabaseUnavailableError(msg) from error
         self.gate.owner = None
         self.temporary = TemporaryTables()
         self._levels.forget()

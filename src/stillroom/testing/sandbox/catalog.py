@@ -49,6 +49,13 @@ class Writers:
         """Note that changes may be gone."""
         self.are_stale = self.are_stale or self._may_roll_back
 
+    def may_do_anything(self, statement: Statement) -> bool:
+        """Say whether it calls a function of the application's that may do what any statement may.
+
+        What it says is not read: it may change the schema too.
+        """
+        return not statement.functions.isdisjoint(self._functions - _WRITING_FUNCTIONS)
+
     def wrote(self, statement: Statement, *, no_rows: bool) -> bool:
         """Say whether what ran may have changed what others read; `no_rows` is what its tag says.
 

@@ -195,7 +195,11 @@ class Execution:
         self._before += [backend.send(part, ignore) for part in prefix]
         pending = backend.send(request.data, self._forward)
         after = backend.send(messages.query("RELEASE SAVEPOINT r"), ignore) if guarded else None
+        for before in self._before:
+            await before.done  # what is not the application's no cancellation may meet
         self._is_running = True
+        if self.is_cancelled:
+            self.cancel()
         try:
             answer = await pending.done
         finally:
@@ -273,7 +277,7 @@ class Execution:
                 self._session.xid = str(1000 + self._sandbox.commits)
                 self._session.has_drawn = True
                 self._sandbox.drawer = self._session
-            if statement.changes_schema:
+            if statement.changes_schema or self._sandbox.writers.may_do_anything(statement):
                 self._sandbox.forget_checks()
                 self._sandbox.writers.note_change()
             if self._sandbox.writers.wrote(statement, no_rows=_wrote_nothing(answer)):

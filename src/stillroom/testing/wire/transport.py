@@ -8,7 +8,7 @@ whichever one runs. So a pool lives on from test to test, each of which may have
 import asyncio
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from typing import Any, Protocol
 
@@ -66,13 +66,10 @@ class Wire(asyncio.Transport):
         sent = bytes(data)
         with suppress(RuntimeError):  # a connection is ended outside of any loop too
             self._loop = asyncio.get_running_loop()
-            if self._is_idle:
-                with self._shared.halted():
-                    answer = self._peer.answer_at_once(sent)
-                if answer:
-                    self._is_idle = False
-                    self._loop.call_soon(self._receive, answer)
-                    return
+            if self._is_idle and (answer := self._shared.at_once(self._peer.answer_at_once, sent)):
+                self._is_idle = False
+                self._loop.call_soon(self._receive, answer)
+                return
         self._is_idle = False
         self._shared.call_soon(self._peer_receive, sent, _task())
 
@@ -170,7 +167,8 @@ class Wire(asyncio.Transport):
     def _lose(self) -> None:
         if not self._closing:
             self._closing = True
-            self._protocol.connection_lost(None)
+            with suppress(RuntimeError) if self._loop.is_closed() else nullcontext():
+                self._protocol.connection_lost(None)  # who waits in a closed loop is not told
 
 
 class AnyLoop:
