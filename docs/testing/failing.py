@@ -4,8 +4,10 @@
 """
 
 import asyncio
+from collections.abc import AsyncGenerator
 
 import asyncpg
+import pytest_asyncio
 from httpx2 import AsyncClient
 from shop import Order, Product, engine, new_session
 from sqlalchemy import create_engine, text
@@ -30,6 +32,19 @@ async def test_waiting_in_vain(session: AsyncSession) -> None:
             await other.get(Order, 1)
 
     await asyncio.create_task(look())
+
+
+@pytest_asyncio.fixture(scope="class")
+async def unfinished() -> AsyncGenerator[AsyncSession]:
+    async with new_session() as session:
+        session.add(Product(name="tea", stock=3))
+        await session.flush()
+        yield session
+
+
+class TestWithin:
+    async def test_within_a_transaction(self, unfinished: AsyncSession) -> None:
+        await unfinished.get(Order, 1)
 
 
 async def test_notification(session: AsyncSession) -> None:
