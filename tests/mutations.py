@@ -719,7 +719,7 @@ MUTATIONS = [
         "a fixture that is asked for late undoes nothing of its test",
         "testing/run.py",
         "if isolation is None and (default.has_work(levels)",
-        "if isolation is None and (None and (default.has_work(levels)",
+        "if isolation is Ellipsis and (default.has_work(levels)",
         "tests/plugin/test_plugin.py",
     ),
     Mutation(

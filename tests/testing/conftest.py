@@ -41,6 +41,15 @@ TRAP = "postgresql+asyncpg://nobody:secret@database.invalid:5432/production"
 """A URL that leads nowhere: who connects there instead of to the sandbox gets an error."""
 
 
+@pytest.fixture
+def shared() -> Iterator[SharedLoop]:
+    """Give a loop that has started."""
+    shared = SharedLoop()
+    shared.start()
+    yield shared
+    shared.stop()
+
+
 class RunningSandbox:
     """A sandbox in a shared loop, driven from tests."""
 
@@ -174,7 +183,7 @@ class Target:
         if self.name != "sandbox":
             await self._see("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)")
             return
-        while not self.running.sandbox.gate.is_waited_for:  # noqa: ASYNC110  (another thread's)
+        while not self.running.sandbox.gate.has_waiting:  # noqa: ASYNC110  (another thread's)
             await asyncio.sleep(0.001)
 
     async def _see(self, sql: str, *values: str) -> None:

@@ -4,21 +4,11 @@ import asyncio
 import os
 import signal
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from stillroom.testing.loop import SharedLoop
-
-
-@pytest.fixture
-def shared() -> Iterator[SharedLoop]:
-    """Give a loop that has started."""
-    shared = SharedLoop()
-    shared.start()
-    yield shared
-    shared.stop()
 
 
 async def thread() -> int:

@@ -27,15 +27,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateServer]:
         server.stop()
 
 
-@pytest.fixture
-def thread() -> Iterator[SharedLoop]:
-    """Give the thread of a run."""
-    thread = SharedLoop()
-    thread.start()
-    yield thread
-    thread.stop()
-
-
 class OneTable:
     """A schema of one table."""
 
@@ -93,31 +84,31 @@ async def test_the_next_run_drops_what_a_killed_one_has_prepared(server: Private
 
 
 def test_a_clone_that_cannot_be_dropped_stops_no_other(
-    server: PrivateServer, thread: SharedLoop
+    server: PrivateServer, shared: SharedLoop
 ) -> None:
     """It is dropped with the run; the tests that come have their databases."""
     databases = Databases(server)
     clones = CloneIsolation(
-        thread, server, databases, Template(OneTable(), thread, server, databases)
+        shared, server, databases, Template(OneTable(), shared, server, databases)
     )
     clones.stand_at(["first"])
-    thread.call(databases.execute(f"ALTER DATABASE {name_in(clones.url())} IS_TEMPLATE true"))
+    shared.call(databases.execute(f"ALTER DATABASE {name_in(clones.url())} IS_TEMPLATE true"))
     first = name_in(clones.url())
     clones.stand_at(["second"])
 
     assert name_in(clones.url()) != first
 
-    thread.call(databases.execute(f"ALTER DATABASE {first} IS_TEMPLATE false"))
+    shared.call(databases.execute(f"ALTER DATABASE {first} IS_TEMPLATE false"))
     clones.close()
     assert first in databases.made
-    thread.call(databases.close())
+    shared.call(databases.close())
 
 
-async def test_what_is_planned_ahead_is_not_done(server: PrivateServer, thread: SharedLoop) -> None:
+async def test_what_is_planned_ahead_is_not_done(server: PrivateServer, shared: SharedLoop) -> None:
     """A connection plans what the last test has sent before a test has it, and changes nothing."""
     databases = Databases(server)
     clones = CloneIsolation(
-        thread, server, databases, Template(OneTable(), thread, server, databases)
+        shared, server, databases, Template(OneTable(), shared, server, databases)
     )
     insert = "INSERT INTO thing DEFAULT VALUES"
     clones.note([insert, f"{insert}; {insert}", "DROP TABLE thing", "SELECT * FROM nowhere"])
@@ -126,11 +117,11 @@ async def test_what_is_planned_ahead_is_not_done(server: PrivateServer, thread: 
     assert await connection.fetch("SELECT * FROM thing") == []
     await connection.close()
     await asyncio.to_thread(clones.close)
-    await asyncio.to_thread(thread.call, databases.close())
+    await asyncio.to_thread(shared.call, databases.close())
 
 
 def test_a_server_that_has_not_started_ends_each_test_and_nothing_else(
-    thread: SharedLoop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shared: SharedLoop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A test without a database has cost nothing, and the end of the run has its words to say."""
     monkeypatch.setenv("STILLROOM_POSTGRES_BIN", str(tmp_path))
@@ -139,7 +130,7 @@ def test_a_server_that_has_not_started_ends_each_test_and_nothing_else(
     server.launch()
     databases = Databases(server)
     clones = CloneIsolation(
-        thread, server, databases, Template(OneTable(), thread, server, databases)
+        shared, server, databases, Template(OneTable(), shared, server, databases)
     )
     clones.stand_at(["a test"])
 

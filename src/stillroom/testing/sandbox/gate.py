@@ -28,11 +28,6 @@ class Gate:
         self._owned_since = 0.0
 
     @property
-    def is_waited_for(self) -> bool:
-        """Say whether anybody waits for a turn."""
-        return any(not waiting.turn.done() for waiting in self._waiting)
-
-    @property
     def has_waiting(self) -> bool:
         """Say whether anybody has asked for a turn and not had it."""
         return bool(self._waiting)

@@ -29,7 +29,7 @@ class Peer(Protocol):
     def answer_at_once(self, data: bytes) -> bytes:
         """Take bytes, and return the answer, where it needs nobody else; else return nothing.
 
-        Called in the application's thread, with the shared loop halted, while no answer is
+        Called in the application's thread, while the shared loop stands still and no answer is
         outstanding.
         """
         ...
