@@ -61,6 +61,11 @@ class RunningSandbox:
         self.sandbox = self.call(self._open(url))
         self.target = SandboxTarget(AnyLoop(self.loop, self.sandbox.accept))
 
+    def stand_at(self, *levels: str) -> None:
+        """Leave the levels that are not named, as between two tests."""
+        if not self.loop.at_once(self.sandbox.stand_at_once, levels):
+            self.call(self.sandbox.stand_at(levels))
+
     def call(self, work: Any) -> Any:
         """Run a coroutine in the sandbox's loop."""
         return self.loop.call(work)
@@ -131,10 +136,10 @@ def running_sandbox(schema_url: str) -> Iterator[RunningSandbox]:
 def sandbox(running_sandbox: RunningSandbox, request: pytest.FixtureRequest) -> Iterator[Sandbox]:
     """Give the sandbox, rolled back after the test."""
     sandbox = running_sandbox.sandbox
-    running_sandbox.call(sandbox.stand_at([request.node.nodeid]))
+    running_sandbox.stand_at(request.node.nodeid)
     sandbox.refusals.clear()
     yield sandbox
-    running_sandbox.call(sandbox.stand_at([]))
+    running_sandbox.stand_at()
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from sqlalchemy.util import greenlet_spawn
 
 from stillroom.errors import DatabaseUnavailableError
 from stillroom.testing.engines import allow, direct_to, disallow, install
-from stillroom.testing.sandbox import Sandbox, levels
+from stillroom.testing.sandbox import Sandbox
 from stillroom.testing.wire.backend import Backend
 from stillroom.testing.wire.transport import AnyLoop
 from tests.conftest import NewDatabase
@@ -51,28 +51,6 @@ async def test_a_lost_server_is_an_error_to_all(new_database: NewDatabase) -> No
     direct_to(None)
     disallow(url)
     await asyncio.to_thread(running.close)
-
-
-async def test_a_test_that_could_not_be_undone_is_an_error_of_the_next(
-    sandboxed: AsyncEngine, running_sandbox: RunningSandbox, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What a test sends first is sent behind the last one's rollback, and fails where that has."""
-    stand_at = running_sandbox.sandbox.stand_at
-    await asyncio.to_thread(running_sandbox.call, stand_at(["one"]))
-    async with sandboxed.begin() as connection:
-        await connection.execute(text("INSERT INTO author (name) VALUES ('one')"))
-
-    def fail(_: dict[str, str]) -> str:
-        return "SELECT 1 / 0"
-
-    monkeypatch.setattr(levels, "reset_sequences", fail)
-    await asyncio.to_thread(running_sandbox.call, stand_at(["two"]))
-    monkeypatch.undo()
-    async with sandboxed.connect() as connection:
-        with pytest.raises(DBAPIError, match="division by zero"):
-            await connection.execute(text("SELECT 1"))
-        await connection.rollback()
-        assert (await connection.execute(text("SELECT 1"))).scalar() == 1
 
 
 async def test_a_cancellation_that_comes_late_meets_nobody_else(
@@ -134,7 +112,7 @@ async def test_a_server_that_is_gone_is_named(new_database: NewDatabase) -> None
     await asyncio.to_thread(running.call, asyncio.wait([sandbox.backend.ended]))
     sandbox._connect_arguments["dsn"] = "postgresql:///nobody?host=/nowhere"
     with pytest.raises(DatabaseUnavailableError, match="The server of the tests is gone"):
-        await asyncio.to_thread(running.call, sandbox.stand_at(["next"]))
+        await asyncio.to_thread(running.stand_at, "next")
     await asyncio.to_thread(running.loop.stop)
 
 

@@ -472,7 +472,7 @@ async def test_an_open_transaction_of_the_sandbox_is_lost_with_the_test(
     engine = new_async_engine()
     async with engine.connect() as connection:
         await connection.execute(text("INSERT INTO author (name) VALUES ('a')"))
-        await asyncio.to_thread(running_sandbox.call, sandbox.stand_at(["next"]))
+        await asyncio.to_thread(running_sandbox.stand_at, "next")
         with pytest.raises(DBAPIError, match="begun in a test that has ended"):
             await connection.execute(WHERE)
 
@@ -488,7 +488,7 @@ async def test_the_settings_that_an_engine_starts_with_hold_in_each_test(
     settings = {"server_settings": {"work_mem": "5MB"}}
     engine = new_async_engine(connect_args=settings)
     for name in ("one", "two"):
-        await asyncio.to_thread(running_sandbox.call, sandbox.stand_at([name]))
+        await asyncio.to_thread(running_sandbox.stand_at, name)
         async with engine.connect() as connection:
             assert await connection.scalar(text("SHOW work_mem")) == "5MB"
 

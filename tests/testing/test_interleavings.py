@@ -90,7 +90,7 @@ def test_a_sandbox_tells_what_postgresql_tells(
     """Statement by statement, until the sandbox refuses one."""
     wire = AnyLoop(running_sandbox.loop, sandbox.accept)
     there = {"host": "/wire", "user": "wire", "password": "-", "database": "wire", "loop": wire}
-    running_sandbox.call(sandbox.stand_at([repr(steps)]))
+    running_sandbox.stand_at(repr(steps))
     asyncio.run(empty(plain_url))
     expected = asyncio.run(run(steps, {"dsn": plain_url}))
     found = asyncio.run(run(steps, there))

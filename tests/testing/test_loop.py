@@ -126,11 +126,21 @@ def test_what_comes_from_within_waits_for_nothing(shared: SharedLoop) -> None:
         called.append(data)
         return b"an answer"
 
-    async def work() -> bytes:
+    async def work() -> bytes | None:
         return shared.at_once(answer, b"within")
 
-    assert (shared.call(work()), shared.at_once(answer, b"beside")) == (b"", b"an answer")
+    assert (shared.call(work()), shared.at_once(answer, b"beside")) == (None, b"an answer")
     assert called == [b"beside"]
+
+
+def test_nothing_is_done_before_what_was_asked_for_first(shared: SharedLoop) -> None:
+    """A statement that is on its way comes before the end of its test."""
+    called: list[str] = []
+    shared.call(asyncio.sleep(0))
+    shared._post(called.append, "first")
+    assert shared.at_once(called.append, "second") is None
+    shared.call(asyncio.sleep(0))
+    assert called == ["first"]
 
 
 def test_a_loop_is_joined_once(shared: SharedLoop) -> None:

@@ -148,7 +148,7 @@ async def test_a_transaction_ends_with_its_test(
     """Who goes on in the next test with a transaction of the last one is told so."""
     async with sandboxed.connect() as connection:
         await connection.execute(text("INSERT INTO author (name) VALUES ('a')"))
-        await asyncio.to_thread(running_sandbox.call, running_sandbox.sandbox.stand_at(["next"]))
+        await asyncio.to_thread(running_sandbox.stand_at, "next")
         with pytest.raises(DBAPIError, match="begun in a test that has ended"):
             await connection.execute(text("SELECT name FROM author"))
         await connection.rollback()
@@ -173,7 +173,7 @@ async def test_what_a_wider_scope_wrote_is_there_in_each_of_its_tests(
     """A module's data outlive its tests, and end with the module; ids go on from there."""
 
     async def stand_at(*levels: str) -> None:
-        await asyncio.to_thread(running_sandbox.call, sandbox.stand_at(levels))
+        await asyncio.to_thread(running_sandbox.stand_at, *levels)
 
     async def add() -> list[int]:
         async with sandboxed.begin() as connection:
@@ -193,11 +193,11 @@ async def test_no_test_begins_within_a_transaction_of_its_module(
     sandboxed: AsyncEngine, running_sandbox: RunningSandbox, sandbox: Sandbox
 ) -> None:
     """A ROLLBACK in the test could not be told from one of the fixture's own work."""
-    stand_at = running_sandbox.call
-    await asyncio.to_thread(stand_at, sandbox.stand_at(["module"]))
+    stand_at = running_sandbox.stand_at
+    await asyncio.to_thread(stand_at, "module")
     async with sandboxed.connect() as connection:
         await connection.execute(text("INSERT INTO author (name) VALUES ('a fixture''s')"))
-        await asyncio.to_thread(stand_at, sandbox.stand_at(["module", "one"]))
+        await asyncio.to_thread(stand_at, "module", "one")
         with pytest.raises(DBAPIError, match=r"uncommitted writes of a wider scope .* Commit in"):
             await connection.execute(text("SELECT 1"))
     sandbox.refusals.clear()
@@ -283,7 +283,7 @@ async def test_a_sandbox_goes_on_when_its_process_has_ended(
         with pytest.raises(DBAPIError):
             await connection.execute(text("SELECT 1"))
         await connection.invalidate()
-    await asyncio.to_thread(running_sandbox.call, sandbox.stand_at(["next"]))
+    await asyncio.to_thread(running_sandbox.stand_at, "next")
     await sandboxed.dispose()
     async with sandboxed.connect() as connection:
         assert (await connection.execute(text("SELECT name FROM author"))).all() == []
@@ -298,12 +298,10 @@ async def test_locks_end_with_their_test(
     sandboxed: AsyncEngine, running_sandbox: RunningSandbox
 ) -> None:
     """Also where the test has done nothing else, and the pool keeps the connection for the next."""
-    sandbox = running_sandbox.sandbox
     lock = text("SELECT pg_advisory_lock(7)")
 
     async def begin(test: str) -> None:
-        if not sandbox.try_stand_at([test]):
-            await asyncio.to_thread(running_sandbox.call, sandbox.stand_at([test]))
+        await asyncio.to_thread(running_sandbox.stand_at, test)
 
     await begin("one")
     async with sandboxed.connect() as connection:
@@ -323,7 +321,7 @@ async def test_what_a_test_has_set_ends_with_it(
     """SET outlives a test on no connection of a pool; what a wider scope has set stays."""
 
     async def stand_at(*levels: str) -> None:
-        await asyncio.to_thread(running_sandbox.call, sandbox.stand_at(levels))
+        await asyncio.to_thread(running_sandbox.stand_at, *levels)
 
     async def shown() -> set[str]:
         async with AsyncExitStack() as stack:
@@ -353,7 +351,7 @@ async def test_a_reader_of_a_wider_scope_goes_on(
     """Its transaction began around the tests, so none of them ends it."""
 
     async def stand_at(*levels: str) -> None:
-        await asyncio.to_thread(running_sandbox.call, sandbox.stand_at(levels))
+        await asyncio.to_thread(running_sandbox.stand_at, *levels)
 
     async with sandboxed.connect() as reader:
         await stand_at("module")

@@ -84,10 +84,12 @@ class SandboxIsolation:
     def stand_at(self, levels: Sequence[str]) -> Target:
         """Roll back what was done in the scopes that are not named."""
         self._levels = tuple(levels)
-        if self._opened is not None and not self._opened.sandbox.try_stand_at(levels):
-            self.cost.tests += 1
+        if self._opened is not None:
+            sandbox = self._opened.sandbox
+            self.cost.tests += sandbox.has_work(levels)
             with self.cost.measured():
-                self._loop.call(self._opened.sandbox.stand_at(levels))
+                if not self._loop.at_once(sandbox.stand_at_once, levels):
+                    self._loop.call(sandbox.stand_at(levels))
         return self
 
     def has_work(self, levels: Sequence[str]) -> bool:

@@ -96,16 +96,16 @@ class SharedLoop:
                 running.add_reader(self._selector.fileno(), self._drive)
             running.call_soon(self._drive_posted)
 
-    def at_once(self, callback: Callable[[bytes], bytes], data: bytes) -> bytes:
+    def at_once(self, callback: Callable[[*_Ts], T], *args: *_Ts) -> T | None:
         """Return what a callback returns, called while the loop stands still; it waits for nothing.
 
-        Nothing is called, and nothing returned, where the loop does not stand still, be it that
-        this call comes from within it: a finalizer may write at any line.
+        Nothing is called, and None returned, where somebody has called before and waits, or the
+        loop runs, be it that this call comes from within it: a finalizer may write at any line.
         """
-        if not self._lock.acquire(blocking=False):
-            return b""
+        if self._posted or not self._lock.acquire(blocking=False):
+            return None
         try:
-            return callback(data)
+            return callback(*args)
         finally:
             self._lock.release()
 

@@ -104,17 +104,27 @@ class Sandbox:
         if has_levels or has_locks:
             await self._end_statements(kept if has_levels else len(wanted))
         if has_levels:
-            await self._leave(kept)
+            self._leave(kept)
+            await self._note_rollback(Session(0))
 
     def has_work(self, levels: Sequence[str]) -> bool:
         """Say whether a level has been entered that is not named; called from any thread."""
         return self._levels.kept(("run", *levels)) < len(self._levels)
 
-    def try_stand_at(self, levels: Sequence[str]) -> bool:
-        """Do what stand_at does, from another thread, if no level is left; else say no."""
+    def stand_at_once(self, levels: Sequence[str]) -> bool:
+        """Do what stand_at does where that waits for nothing; else do nothing, and say so.
+
+        Called with the loop halted.
+        """
         wanted = ("run", *levels)
-        if self.backend.ended.done() or self.has_work(levels) or self._leaves_locks(wanted):
+        if self.backend.ended.done() or self._leaves_locks(wanted):
             return False
+        if (kept := self._levels.kept(wanted)) < len(self._levels):
+            if not self._is_quiet():
+                return False
+            self._lose_work(kept)
+            self._leave(kept)
+            self.writers.note_rollback()
         self._levels.wanted = wanted
         return True
 
@@ -327,6 +337,12 @@ class Sandbox:
         is_left = tuple(wanted[: len(self._levels.wanted)]) != self._levels.wanted
         return is_left and any(it.may_hold_locks for it in list(self.connections.values()))
 
+    def _is_quiet(self) -> bool:
+        """Say whether no statement is under way, nothing has failed, and no table is temporary."""
+        if self.temporary or any(it.error is not None for it in self._unanswered):
+            return False
+        return all(it.is_idle for it in list(self.connections.values()))
+
     async def _end_statements(self, depth: int) -> None:
         lost = Refusal("The test has ended while this statement waited for its turn")
         for connection in list(self.connections.values()):
@@ -335,20 +351,25 @@ class Sandbox:
             await self.backend.cancel()
         await self.gate.free()
         for connection in list(self.connections.values()):
-            await connection.leave_level(depth)
+            await connection.release_locks()
+        self._lose_work(depth)
+
+    def _lose_work(self, depth: int) -> None:
+        for connection in list(self.connections.values()):
+            connection.leave_level(depth)
         self._row_locker = self.drawer = None
         if self.gate.owner is not None:
             self._levels.note_rollback()
             self.gate.owner = None
 
-    async def _leave(self, count: int) -> None:
+    def _leave(self, count: int) -> None:
         gone, sql = self._levels.leave(count)
         self._checks = gone.checks
         self._applied = dict(gone.applied if self._levels else self._startup)
         self._kept_applied = dict(self._applied)
         # Sent and not waited for: what comes next is sent behind it.
-        self._unanswered.append(self.backend.send(query(sql)))
-        await self._note_rollback(Session(0))
+        self._unanswered.append(self.backend.send_later(query(sql)))
+        self.backend.send_out()
 
     async def _read_checks(self) -> str:
         """Return the SQL that checks what PostgreSQL checks at a COMMIT."""

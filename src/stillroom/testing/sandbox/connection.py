@@ -105,20 +105,28 @@ class LogicalConnection:
     async def abandon(self) -> None:
         """Lose the transaction in progress and then the connection."""
         await self._execution.locks.close()
-        await self.leave_level(0)
+        self.leave_level(0)
         self.lose()
+
+    @property
+    def is_idle(self) -> bool:
+        """Say whether it waits for nothing but its user, and holds no advisory locks."""
+        return not (self._units or self._is_working or self.may_hold_locks)
 
     @property
     def may_hold_locks(self) -> bool:
         """Say whether it may hold advisory locks."""
         return self._execution.locks.may_hold
 
-    async def leave_level(self, depth: int) -> None:
+    async def release_locks(self) -> None:
+        """Release the advisory locks of the session."""
+        await self._execution.locks.release()
+
+    def leave_level(self, depth: int) -> None:
         """Note that all that was done in a level has been rolled back, and in those within it.
 
         A transaction that was begun around it and has only read goes on.
         """
-        await self._execution.locks.release()
         transaction, prepared = self.session.transaction, self._execution.prepared
         if transaction is not None and (
             transaction.depth > depth

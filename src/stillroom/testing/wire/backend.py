@@ -104,7 +104,13 @@ class Backend(asyncio.Protocol):
         """Send what was to be sent later, too."""
         if self._unsent and not self._is_sending:
             self._is_sending = True
-            asyncio.get_running_loop().call_soon(self._send_out)
+            asyncio.get_running_loop().call_soon(self.send_out)
+
+    def send_out(self) -> None:
+        """Send all of it now."""
+        self._is_sending = False
+        self._transport.write(b"".join(self._unsent))
+        self._unsent.clear()
 
     def pass_on(self, sink: Callable[[Message], None]) -> None:
         """Hand each message that answers nothing of the backend's own to the sink."""
@@ -127,7 +133,7 @@ class Backend(asyncio.Protocol):
         """Say goodbye, and return when the connection has ended."""
         if not self._transport.is_closing():
             self.write(Message(b"X").encode())
-            self._send_out()
+            self.send_out()
         self._transport.close()
         await self.ended
 
@@ -138,11 +144,6 @@ class Backend(asyncio.Protocol):
                 self._rest(message)
             elif self._pending[0].take(message):
                 self._pending.popleft()
-
-    def _send_out(self) -> None:
-        self._is_sending = False
-        self._transport.write(b"".join(self._unsent))
-        self._unsent.clear()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         """Tell all who wait."""

@@ -1,0 +1,83 @@
+"""The end of a test in the sandbox: what it did is gone, and what it could not do is told."""
+
+import asyncio
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from stillroom.testing.sandbox import Sandbox, levels
+from stillroom.testing.wire.backend import BackendError
+from stillroom.testing.wire.messages import query
+from tests.testing.conftest import RunningSandbox
+
+
+async def test_a_test_that_could_not_be_undone_is_an_error_of_the_next(
+    sandboxed: AsyncEngine, running_sandbox: RunningSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a test sends first is sent behind the last one's rollback, and fails where that has."""
+    stand_at = running_sandbox.stand_at
+    await asyncio.to_thread(stand_at, "one")
+    async with sandboxed.begin() as connection:
+        await connection.execute(text("INSERT INTO author (name) VALUES ('one')"))
+
+    def fail(_: dict[str, str]) -> str:
+        return "SELECT 1 / 0"
+
+    monkeypatch.setattr(levels, "reset_sequences", fail)
+    await asyncio.to_thread(stand_at, "two")
+    monkeypatch.undo()
+    async with sandboxed.connect() as connection:
+        with pytest.raises(DBAPIError, match="division by zero"):
+            await connection.execute(text("SELECT 1"))
+        await connection.rollback()
+        assert (await connection.execute(text("SELECT 1"))).scalar() == 1
+
+
+async def test_what_a_test_has_sent_and_failed_is_an_error_of_its_end(
+    sandboxed: AsyncEngine, running_sandbox: RunningSandbox, sandbox: Sandbox
+) -> None:
+    """Nobody has waited for it, as for a COMMIT that was answered at once."""
+    async with sandboxed.begin() as connection:
+        await connection.execute(text("SELECT 1"))
+
+    async def fail() -> None:
+        pending = sandbox.backend.send(query("SELECT 1 / 0"))
+        sandbox._unanswered.append(pending)
+        await pending.done
+
+    await asyncio.to_thread(running_sandbox.call, fail())
+    with pytest.raises(BackendError, match="division by zero"):
+        await asyncio.to_thread(running_sandbox.stand_at, "next")
+
+
+async def test_a_temporary_table_ends_with_its_test(
+    sandboxed: AsyncEngine, running_sandbox: RunningSandbox
+) -> None:
+    """The connection of a pool finds no table of the last test, and no trace of one."""
+    for test in ("one", "two"):
+        await asyncio.to_thread(running_sandbox.stand_at, test)
+        async with sandboxed.connect() as connection, sandboxed.connect() as other:
+            await connection.execute(text("CREATE TEMP TABLE numbers AS SELECT 1 AS number"))
+            await connection.commit()
+            with pytest.raises(DBAPIError, match="does not exist"):
+                await other.execute(text("SELECT number FROM numbers"))
+            assert await connection.scalar(text("SELECT number FROM numbers")) == 1
+
+
+async def test_a_statement_that_is_under_way_ends_with_its_test(
+    sandboxed: AsyncEngine, running_sandbox: RunningSandbox, sandbox: Sandbox
+) -> None:
+    """It is cancelled, before anything of the next test is done."""
+    await asyncio.to_thread(running_sandbox.stand_at, "one")
+    async with sandboxed.connect() as connection:
+        await connection.execute(text("INSERT INTO author (name) VALUES ('one')"))
+        sleeping = asyncio.create_task(connection.execute(text("SELECT pg_sleep(600)")))
+        while sandbox.gate.busy is None:  # noqa: ASYNC110  (another loop tells nobody)
+            await asyncio.sleep(0)
+        await asyncio.to_thread(running_sandbox.stand_at, "two")
+        with pytest.raises(DBAPIError, match="canceling statement"):
+            await sleeping
+        await connection.rollback()
+        assert await connection.scalar(text("SELECT count(*) FROM author")) == 0
