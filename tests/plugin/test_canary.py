@@ -90,14 +90,14 @@ def test_after():
 BREAKING = """
 from stillroom.testing.wire.backend import Backend
 
-send = Backend.send
+send_later = Backend.send_later
 
 
 def send_another(self, data, *others):
-    return send(self, data.replace({sent}, {instead}), *others)
+    return send_later(self, data.replace({sent}, {instead}), *others)
 
 
-Backend.send = send_another
+Backend.send_later = send_another
 """
 COMMITTING = BREAKING.format(sent=b"ROLLBACK;", instead=b"COMMIT  ;")
 DRAWING = BREAKING.format(sent=b"SELECT setval(", instead=b"SELECT concat(")

@@ -117,7 +117,7 @@ class Sandbox:
         Called with the loop halted.
         """
         wanted = ("run", *levels)
-        if self.backend.ended.done() or self._leaves_locks(wanted):
+        if self.backend.is_gone or self._leaves_locks(wanted):
             return False
         if (kept := self._levels.kept(wanted)) < len(self._levels):
             if not self._is_quiet():

@@ -1,6 +1,7 @@
 """One physical connection to PostgreSQL, spoken to in messages."""
 
 import asyncio
+import select
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -55,6 +56,8 @@ class Backend(asyncio.Protocol):
         self._is_sending = False
         self._rest: Callable[[Message], None] = _drop
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._hang_up = select.poll()
+        self._hang_up.register(self._transport.get_extra_info("socket"), _HANG_UP)
 
     @classmethod
     async def open(cls, **arguments: Any) -> "Backend":
@@ -86,6 +89,11 @@ class Backend(asyncio.Protocol):
         self._pending.append(pending)
         self._unsent.append(data)
         return pending
+
+    @property
+    def is_gone(self) -> bool:
+        """Say whether the connection has ended, be it that its loop has not been told yet."""
+        return self._transport.is_closing() or bool(self._hang_up.poll(0))
 
     def check(self) -> None:
         """Raise ConnectionResetError when the connection has ended."""
@@ -205,6 +213,9 @@ class Pending:
             self.done.set_exception(ConnectionResetError(_CLOSED))
             self.done.exception()  # not everybody waits for it
 
+
+_HANG_UP = getattr(select, "POLLRDHUP", 0)
+"""The event that comes before what was sent last is read; not every system has it."""
 
 _CLOSED = (
     "PostgreSQL has closed the connection that the tests share, with all that they wrote. Look at "
