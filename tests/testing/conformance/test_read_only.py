@@ -80,6 +80,17 @@ async def test_an_engine_may_be_read_only(new_engine: NewEngine) -> None:
         assert list((await connection.execute(NAMES)).scalars()) == ["a"]
 
 
+async def test_who_writes_is_not_held_to_what_a_reader_started_with(new_engine: NewEngine) -> None:
+    """Also where the reader comes first; and each of them is told of its own."""
+    parameters = {"server_settings": {"default_transaction_read_only": "on"}}
+    show = text("SHOW default_transaction_read_only")
+    async with new_engine(connect_args=parameters).connect() as connection:
+        assert await connection.scalar(show) == "on"
+    async with new_engine().begin() as connection:
+        await add(connection, "a")
+        assert await connection.scalar(show) == "off"
+
+
 async def test_read_only_is_not_taken_back(engine: AsyncEngine) -> None:
     """After a query a read-only transaction stays what it is; a savepoint changes nothing."""
     async with engine.connect() as connection:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from stillroom.testing.refusal import Refusal, SandboxError
 from stillroom.testing.sandbox.advisory import AdvisoryLocks
-from stillroom.testing.sandbox.parameters import Values, changes
+from stillroom.testing.sandbox.parameters import OF_ONE, Values, changes, shared
 from stillroom.testing.sandbox.prepared import Prepared, Request
 from stillroom.testing.sandbox.session import Session, short
 from stillroom.testing.sandbox.statements import Kind, Statement
-from stillroom.testing.sandbox.translation import OF_THE_TRANSACTION, TIMEOUTS, mirrored
+from stillroom.testing.sandbox.translation import OF_THE_TRANSACTION, mirrored
 from stillroom.testing.wire import messages
 from stillroom.testing.wire.backend import Answer, Pending
 from stillroom.testing.wire.messages import Message, error_fields
@@ -155,7 +155,7 @@ class Execution:
     async def _run_in_turn(self) -> bool:
         sandbox, session, gate = self._sandbox, self._session, self._sandbox.gate
         statements = self._request.executed
-        self._before = await sandbox.prepare(session.parameters.startup)
+        self._before = await sandbox.prepare(shared(session.parameters.startup))
         session.refuse_older_snapshot(sandbox.commits)
         within = gate.owner is not None and gate.owner is not session  # it passes
         writes = await self._may_write(statements)
@@ -300,7 +300,7 @@ class Execution:
                 continue
             values = parameters.local if change.is_local else parameters.session
             value = await self._setting(change.name)
-            if change.name in TIMEOUTS:
+            if change.name in OF_ONE:
                 await self._sandbox.backend.query(f"RESET {change.name}")
             if change.is_local and session.transaction is None:
                 passing[change.name] = value

@@ -9,6 +9,19 @@ from stillroom.testing.sandbox.statements import Statement
 Values = dict[str, str]
 
 
+OF_ONE = {
+    "idle_in_transaction_session_timeout": "0",
+    "idle_session_timeout": "0",
+    "transaction_timeout": "0",
+    "default_transaction_isolation": "read committed",
+    "default_transaction_read_only": "off",
+}
+"""What is done for each connection, and what it is where it was not set.
+
+It would end the connection that all share, or hold it to what one of them wants.
+"""
+
+
 @dataclass
 class Parameters:
     """Hold what a connection has set: at its start, for its session, for its transaction."""
@@ -67,15 +80,19 @@ def changes(statement: Statement, bound: Iterable[bytes | None]) -> list[Change]
     return [Change(name, is_local, is_reset) for name in names]
 
 
+def shared(values: Values) -> Values:
+    """Return the parameters that the connection that all share may have."""
+    return {name: value for name, value in values.items() if name not in OF_ONE}
+
+
 def apply(target: Mapping[str, str], applied: Mapping[str, str]) -> str:
     """Return the SQL that brings a connection from one set of parameters to another."""
-    wanted = {name: value for name, value in target.items() if name not in _NOT_FOR_ALL}
     new = [
         f"pg_catalog.set_config({_quote(name)}, {_quote(value)}, false)"
-        for name, value in wanted.items()
+        for name, value in target.items()
         if applied.get(name) != value
     ]
-    gone = [f"RESET {_name(name)}" for name in applied if name not in wanted]
+    gone = [f"RESET {_name(name)}" for name in applied if name not in target]
     return "; ".join([*gone, *([f"SELECT {', '.join(new)}"] if new else [])])
 
 
@@ -112,13 +129,6 @@ _SPECIAL = {
     "seed": [],
     "constraints": [],
     "transaction": [],
-}
-
-# They would end the one connection that all share.
-_NOT_FOR_ALL = {
-    "idle_in_transaction_session_timeout",
-    "idle_session_timeout",
-    "transaction_timeout",
 }
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from stillroom.testing.refusal import Refusal, SandboxError
-from stillroom.testing.sandbox.parameters import Parameters, Values
+from stillroom.testing.sandbox.parameters import OF_ONE, Parameters, Values, shared
 from stillroom.testing.sandbox.statements import Statement
 
 
@@ -225,14 +225,17 @@ class Session:
 
     def wanted(self, mirrors: set[str]) -> Values:
         """Return the parameters to run under, with what the session has to be told of itself."""
-        wanted = self.parameters.effective()
+        effective = self.parameters.effective()
+        wanted = shared(effective)
         told = {
+            **OF_ONE,
+            **effective,
             "xid": self.xid,
             "transaction_isolation": self.isolation,
             "transaction_read_only": "on" if self.is_read_only else "off",
         }
         for name in mirrors:
-            wanted[f"stillroom.{name}"] = told.get(name, wanted.get(name, "0"))
+            wanted[f"stillroom.{name}"] = told[name]
         return wanted
 
 

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable
 from functools import lru_cache, partial
 
+from stillroom.testing.sandbox.parameters import OF_ONE
 from stillroom.testing.sandbox.statements import Statement
 
 
@@ -114,7 +115,6 @@ _NAMES = [
 ]
 
 OF_THE_TRANSACTION = ("transaction_isolation", "transaction_read_only")
-TIMEOUTS = ("idle_in_transaction_session_timeout", "idle_session_timeout", "transaction_timeout")
 
 _MIRRORS: list[tuple[str, "re.Pattern[str]", str]] = [
     (
@@ -128,7 +128,7 @@ _MIRRORS: list[tuple[str, "re.Pattern[str]", str]] = [
         f"nullif({_setting('xid')}, '')::int8",
     ),
     _named("transaction_isolation", r"transaction\s+isolation\s+level"),
-    *(_named(name, name) for name in (*OF_THE_TRANSACTION, *TIMEOUTS)),
-    *(_read(name) for name in (*OF_THE_TRANSACTION, *TIMEOUTS)),
+    *(_named(name, name) for name in (*OF_THE_TRANSACTION, *OF_ONE)),
+    *(_read(name) for name in (*OF_THE_TRANSACTION, *OF_ONE)),
     *(_written(name) for name in OF_THE_TRANSACTION),
 ]
