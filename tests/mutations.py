@@ -48,7 +48,7 @@ MUTATIONS = [
     Mutation(
         1,
         "the COMMIT of an aborted transaction is refused",
-        "engine.py",
+        "engine/commit.py",
         '    event.listen(engine, "commit", check)\n',
         "",
         "tests/laws/test_commit_before_response.py",
@@ -56,7 +56,7 @@ MUTATIONS = [
     Mutation(
         1,
         "an aborted transaction is rolled back when its COMMIT is refused",
-        "engine.py",
+        "engine/commit.py",
         "            engine.dialect.do_rollback(connection.connection)\n",
         "",
         "tests/test_engine.py",
@@ -169,7 +169,7 @@ MUTATIONS = [
     Mutation(
         3,
         "PostgreSQL stops the statement of a client that has left",
-        "engine.py",
+        "engine/__init__.py",
         '            "client_connection_check_interval": '
         'f"{self.client_check_interval * 1000:.0f}",\n',
         "",
@@ -178,7 +178,7 @@ MUTATIONS = [
     Mutation(
         3,
         "PostgreSQL stops a statement at its deadline",
-        "engine.py",
+        "engine/__init__.py",
         '            "statement_timeout": f"{self.statement_timeout * 1000:.0f}",\n',
         "",
         "tests/laws/test_errors.py",
@@ -186,7 +186,7 @@ MUTATIONS = [
     Mutation(
         3,
         "an idle connection is pinged before it is handed out",
-        "engine.py",
+        "engine/pool.py",
         '    event.listen(engine, "checkout", ping)\n',
         "",
         "tests/test_engine.py",
@@ -194,9 +194,9 @@ MUTATIONS = [
     Mutation(
         3,
         "a connection with an open transaction is not taken back",
-        "engine.py",
-        "(engine in _retired or _in_transaction(record))",
-        "engine in _retired",
+        "engine/pool.py",
+        "if engine in _retired or not is_quiet(dbapi_connection):",
+        "if engine in _retired:",
         "tests/fastapi/test_unit_of_work.py",
     ),
     Mutation(
@@ -210,7 +210,7 @@ MUTATIONS = [
     Mutation(
         4,
         "the wait for a connection is bounded",
-        "engine.py",
+        "engine/__init__.py",
         '        "pool_timeout": settings.pool_timeout,\n',
         "",
         "tests/laws/test_pool.py",
@@ -250,7 +250,7 @@ MUTATIONS = [
     Mutation(
         5,
         "no connection is one error on both drivers",
-        "engine.py",
+        "engine/__init__.py",
         '    event.listen(engine.sync_engine, "do_connect", _connect)\n',
         "",
         "tests/test_engine.py",
@@ -266,17 +266,48 @@ MUTATIONS = [
     Mutation(
         6,
         "a read session is read-only in PostgreSQL",
-        "engine.py",
-        "engine.execution_options(postgresql_readonly=True)",
-        "engine.execution_options()",
+        "engine/reading.py",
+        'READ_ONLY = {"default_transaction_read_only": "on"}',
+        "READ_ONLY: dict[str, str] = {}",
         "tests/laws/test_read_only.py",
     ),
     Mutation(
         6,
+        "a read that could tell has a transaction",
+        "engine/reading.py",
+        "            or not _is_the_same_alone(statement)\n",
+        "",
+        "tests/test_reading.py",
+    ),
+    Mutation(
+        6,
+        "a cursor has a transaction",
+        "engine/reading.py",
+        "            cursor.server_side\n            or dialect",
+        "            dialect",
+        "tests/test_reading.py",
+    ),
+    Mutation(
+        6,
+        "reads of a database whose default is REPEATABLE READ share a snapshot",
+        "engine/reading.py",
+        '            or dialect.default_isolation_level != "READ COMMITTED"\n',
+        "",
+        "tests/test_reading.py",
+    ),
+    Mutation(
+        3,
+        "a connection whose statement still runs is not taken back",
+        "engine/pool.py",
+        "return not is_busy and not driver_connection.is_in_transaction()",
+        "return not driver_connection.is_in_transaction()",
+        "tests/test_manager.py",
+    ),
+    Mutation(
+        6,
         "no option makes a read session write",
-        "engine.py",
-        '    event.listen(reading.sync_engine, "set_connection_execution_options", '
-        "_refuse_to_write)\n",
+        "engine/reading.py",
+        '    event.listen(engine, "set_connection_execution_options", _refuse_to_write)\n',
         "",
         "tests/test_manager.py",
     ),
@@ -768,7 +799,7 @@ MUTATIONS = [
         "testing/sandbox/__init__.py",
         "        unanswered, self._unanswered = self._unanswered, []\n",
         "        unanswered, self._unanswered = list[Pending](), []\n",
-        "tests/testing/test_connection.py",
+        "tests/testing/test_levels.py",
     ),
     Mutation(
         8,
@@ -841,6 +872,14 @@ MUTATIONS = [
         "if self.temporary or any(it.error is not None for it in self._unanswered):",
         "if any(it.error is not None for it in self._unanswered):",
         "tests/testing/test_levels.py",
+    ),
+    Mutation(
+        8,
+        "who writes is not held to what a reader started with",
+        "testing/sandbox/execution.py",
+        "await sandbox.prepare(shared(session.parameters.startup))",
+        "await sandbox.prepare(session.parameters.startup)",
+        "tests/testing/conformance/test_read_only.py",
     ),
     Mutation(
         8,

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from sqlalchemy import URL, MetaData
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker
 
-from stillroom.engine import EngineSettings, create_engine, read_only, retire
+from stillroom.engine import EngineSettings, create_engine, create_read_engine
+from stillroom.engine.pool import retire
 from stillroom.errors import LifecycleError
 from stillroom.session import TIMEOUT, ServiceSession
 from stillroom.url import parse_url, show_url
@@ -86,6 +87,11 @@ class DatabaseSessionManager:
         """Return the write engine of the running event loop."""
         return self._of_this_loop().write
 
+    @property
+    def read_engine(self) -> AsyncEngine:
+        """Return the read engine of the running event loop, which has a pool of its own."""
+        return self._of_this_loop().read
+
     @asynccontextmanager
     async def connect(self) -> AsyncGenerator[AsyncConnection]:
         """Give a connection in a transaction: committed at the end, rolled back by an exception."""
@@ -111,9 +117,10 @@ class DatabaseSessionManager:
     def new_session(self, *, read_only: bool = False) -> AsyncSession:
         """Make a session that its user closes; it takes a connection at its first statement.
 
-        A read-only one is held to it by PostgreSQL itself: its transactions are READ ONLY, and
-        only a statement that says SET TRANSACTION READ WRITE, first of all, is obeyed. A closed
-        session refuses work instead of beginning anew.
+        A read-only one is held to it by PostgreSQL itself, and only a statement that says SET
+        TRANSACTION READ WRITE, first of all, is obeyed. Its SELECTs are transactions by themselves
+        where nothing could tell (`create_read_engine`). A closed session refuses work instead of
+        beginning anew.
         """
         engines = self._of_this_loop()
         return (engines.read_sessions if read_only else engines.write_sessions)()
@@ -179,11 +186,8 @@ class _Engines:
     @classmethod
     def make(cls, opened: _Opened) -> "_Engines":
         write = create_engine(opened.url, opened.settings)
-        replica = write
-        if opened.read_url is not None:
-            replica = create_engine(opened.read_url, opened.settings)
-        read = read_only(replica)
-        guard = _dispose_with_loop(write, replica)
+        read = create_read_engine(opened.read_url or opened.url, opened.settings)
+        guard = _dispose_with_loop(write, read)
         timeout = opened.settings.statement_timeout
         sessions = _sessions(write, timeout), _sessions(read, timeout)
         return cls(write, read, *sessions, guard)

@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session, SessionTransaction
 
+from stillroom.engine.reading import is_at_rest, is_autocommit, leave_autocommit
 from stillroom.errors import UnknownOutcomeError
 
 logger = logging.getLogger("stillroom")
@@ -65,7 +66,10 @@ class ServiceSession(AsyncSession):
         A connection that cannot be rolled back, or not in time, is closed. Its work has ended
         anyway, so that is logged and not raised.
         """
-        await self._end(super().close)
+        if self._has_nothing_to_undo():
+            self.sync_session.close()  # needs no turn of the loop, so nothing can come between
+        else:
+            await self._end(self._close)
 
     async def __aexit__(self, *_: object) -> None:
         """Close; SQLAlchemy's own wait for that would spin under a cancellation by anyio."""
@@ -74,6 +78,23 @@ class ServiceSession(AsyncSession):
     async def invalidate(self) -> None:
         """Close the connection instead of returning it: its server is of no more use."""
         await self._end(super().invalidate)
+
+    def _has_nothing_to_undo(self) -> bool:
+        if (connection := self._connection_in_use()) is None:
+            return not self.in_transaction()
+        return is_autocommit(connection) and is_at_rest(connection)
+
+    async def _close(self) -> None:
+        if (connection := self._connection_in_use()) is not None:
+            # A task of its user may still run a statement, which a rollback has to wait for.
+            await self.run_sync(lambda _: leave_autocommit(connection))
+        await super().close()
+
+    def _connection_in_use(self) -> Connection | None:
+        connection: Connection | None = self.info.get(_CONNECTION)
+        if connection is None or connection.closed or connection.invalidated:
+            return None
+        return connection
 
     async def _end(self, end: Any) -> None:
         if _LEFT_BEHIND in self.info:
@@ -154,11 +175,10 @@ def _log_loss(ending: asyncio.Future[None]) -> None:
         logger.warning("A connection was lost at its end: %s", type(failure).__name__)
 
 
-def _hang_up(session: AsyncSession) -> None:
+def _hang_up(session: ServiceSession) -> None:
     # At once and without a greenlet, for a statement of the session may be hanging. The place in
     # the pool is freed first: an invalidated Connection would take another one for what still runs.
-    connection: Connection | None = session.info.get(_CONNECTION)
-    if connection is None or connection.closed or connection.invalidated:
+    if (connection := session._connection_in_use()) is None:
         return
     driver_connection: Any = connection.connection.driver_connection
     connection.detach()

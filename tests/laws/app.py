@@ -369,8 +369,8 @@ async def items(name: str, db: AsyncSession = Depends(get_db)) -> list[Item]:
 @router.get("/pool")
 async def pool() -> dict[str, int]:
     """Say how many connections are in use; it takes none."""
-    in_use: Any = sessionmanager.engine.pool
-    return {"in_use": in_use.checkedout(), "size": in_use.size()}
+    pools: list[Any] = [sessionmanager.engine.pool, sessionmanager.read_engine.pool]
+    return {"in_use": sum(pool.checkedout() for pool in pools), "size": pools[0].size()}
 
 
 @router.get("/seen")

@@ -1,24 +1,19 @@
 """An engine with settings that are right for a service, and a pool that can be relied on."""
 
 import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-from weakref import WeakSet
 
-from sqlalchemy import URL, Connection, Dialect, event
-from sqlalchemy.engine import Engine, ExceptionContext
+from sqlalchemy import URL, Dialect, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import DBAPIError, InvalidatePoolError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from stillroom.errors import (
-    ConfigurationError,
-    DatabaseUnavailableError,
-    UncommittedWritesError,
-)
+from stillroom.engine.commit import refuse_lost_commit
+from stillroom.engine.pool import watch_pool
+from stillroom.engine.reading import READ_ONLY, hold_to_reading
+from stillroom.errors import ConfigurationError, DatabaseUnavailableError
 from stillroom.url import ADDRESS, connect_arguments
 
 
@@ -27,7 +22,7 @@ class EngineSettings:
     """Hold what a service asks of its connections; times are in seconds.
 
     A `statement_timeout`, `lock_timeout` or `client_check_interval` of 0 is none, as in PostgreSQL.
-    The pool is fixed: overflow connections would be closed on return and opened anew under load,
+    Writes and reads have a pool each, of `pool_size`. It is fixed: overflow connections would be closed on return and opened anew under load,
     which costs half of the throughput. A connection that lay unused for longer than `ping_after`
     is pinged before it is handed out, so a restart of an idle database fails no request, and a
     busy pool pays no round trip for that.
@@ -78,9 +73,29 @@ def create_engine(url: URL, settings: EngineSettings, **options: Any) -> AsyncEn
 
     `options` go to SQLAlchemy's create_async_engine and win over what is chosen here.
     """
+    return _create_engine(url, settings, {}, options)
+
+
+def create_read_engine(url: URL, settings: EngineSettings) -> AsyncEngine:
+    """Create an engine that PostgreSQL itself holds to reading, whatever is run on it.
+
+    A SELECT costs one round trip: it is a transaction by itself. Where work could tell that from a
+    transaction of READ COMMITTED, one is begun: before a cursor, a savepoint, a function that is
+    not known to be harmless, any statement but a SELECT. Two statements may differ in now(). An
+    option of a connection that would let it write is refused with ConfigurationError.
+    """
+    options = {"isolation_level": "AUTOCOMMIT", "skip_autocommit_rollback": True}
+    engine = _create_engine(url, settings, READ_ONLY, options)
+    hold_to_reading(engine.sync_engine)
+    return engine
+
+
+def _create_engine(
+    url: URL, settings: EngineSettings, parameters: Mapping[str, str], options: Mapping[str, Any]
+) -> AsyncEngine:
     bare = url.set(query={name: url.query[name] for name in url.query if name in ADDRESS})
     defaults: dict[str, Any] = {
-        "connect_args": _connect_arguments(url, settings),
+        "connect_args": _connect_arguments(url, settings, parameters),
         "pool_size": settings.pool_size,
         "max_overflow": 0,
         "pool_timeout": settings.pool_timeout,
@@ -92,52 +107,30 @@ def create_engine(url: URL, settings: EngineSettings, **options: Any) -> AsyncEn
         defaults = {name: defaults[name] for name in ("connect_args", "hide_parameters")}
     engine = create_async_engine(bare, **{**defaults, **options})
     event.listen(engine.sync_engine, "do_connect", _connect)
-    _take_back_only_what_is_whole(engine.sync_engine)
-    _ping_when_idle(engine.sync_engine, settings.ping_after)
-    _leave_the_access_mode_open(engine.sync_engine)
-    _refuse_lost_commit(engine.sync_engine)
+    watch_pool(engine.sync_engine, settings.ping_after)
+    refuse_lost_commit(engine.sync_engine)
     return engine
 
 
-def read_only(engine: AsyncEngine) -> AsyncEngine:
-    """Return the engine with transactions that PostgreSQL holds to reading, on the same pool.
-
-    An option of a connection that would lift this is refused with ConfigurationError.
-    """
-    reading = engine.execution_options(postgresql_readonly=True)
-    event.listen(reading.sync_engine, "set_connection_execution_options", _refuse_to_write)
-    return reading
-
-
-async def retire(engine: AsyncEngine) -> None:
-    """Close the pool; a connection that is in use is closed on its return."""
-    _retired.add(engine.sync_engine)
-    await engine.dispose()
-
-
-def _refuse_to_write(_connection: Connection, options: Mapping[str, Any]) -> None:
-    writes = options.get("postgresql_readonly") is False
-    if writes or options.get("isolation_level") == "AUTOCOMMIT":
-        msg = (
-            "A read session cannot be made to write, nor to AUTOCOMMIT, which ends READ ONLY. Say "
-            "@unit_of_work(read_only=False) of the view, or open a write session."
-        )
-        raise ConfigurationError(msg)
-
-
-def _connect_arguments(url: URL, settings: EngineSettings) -> dict[str, Any]:
+def _connect_arguments(
+    url: URL, settings: EngineSettings, parameters: Mapping[str, str]
+) -> dict[str, Any]:
     given = connect_arguments(url)
     if url.get_driver_name() == "asyncpg":
         named = {"application_name": settings.application_name}
-        parameters = {**named, **settings.parameters, **given["server_settings"]}
-        return {"timeout": settings.connect_timeout, **given, "server_settings": parameters}
-    options = " ".join(f"-c {name}={value}" for name, value in settings.parameters.items())
+        start = {**named, **settings.parameters, **given["server_settings"], **parameters}
+        return {"timeout": settings.connect_timeout, **given, "server_settings": start}
+    chosen, fixed = _options(settings.parameters), _options(parameters)
     return {
         "connect_timeout": max(2, round(settings.connect_timeout)),  # libpq has no shorter one
         "application_name": settings.application_name,
         **given,
-        "options": f"{options} {given.get('options', '')}".strip(),
+        "options": f"{chosen} {given.get('options', '')} {fixed}".strip(),
     }
+
+
+def _options(parameters: Mapping[str, str]) -> str:
+    return " ".join(f"-c {name}={value}" for name, value in parameters.items())
 
 
 def _connect(
@@ -158,85 +151,3 @@ def _connect(
             f"{type(error).__name__}: {error}"
         )
         raise DatabaseUnavailableError(msg) from error
-
-
-def _take_back_only_what_is_whole(engine: Engine) -> None:
-    # A session that ended while a task of its user still ran a statement leaves a transaction open:
-    # the rollback fails, SQLAlchemy passes over that, and the next one to use it would be stuck.
-    def check(connection: Any, record: ConnectionPoolEntry) -> None:
-        if connection is not None and (engine in _retired or _in_transaction(record)):
-            record.invalidate()
-
-    event.listen(engine, "checkin", check)
-
-
-def _in_transaction(record: ConnectionPoolEntry) -> bool:
-    driver_connection: Any = record.driver_connection
-    if hasattr(driver_connection, "is_in_transaction"):  # asyncpg
-        return bool(driver_connection.is_in_transaction())
-    return bool(driver_connection.info.transaction_status)  # psycopg: IDLE is 0
-
-
-def _ping_when_idle(engine: Engine, ping_after: float) -> None:
-    def note_return(_connection: DBAPIConnection | None, record: ConnectionPoolEntry) -> None:
-        record.info["stillroom.returned"] = time.monotonic()
-
-    def ping(connection: DBAPIConnection, record: ConnectionPoolEntry, _proxy: object) -> None:
-        returned = record.info.get("stillroom.returned")
-        if returned is None or time.monotonic() - returned < ping_after:
-            return
-        try:
-            engine.dialect.do_ping(connection)
-        except (engine.dialect.loaded_dbapi.Error, OSError) as error:
-            # One stale connection says that the server was away: none of the pool is trusted.
-            raise InvalidatePoolError from error
-
-    event.listen(engine, "checkin", note_return)
-    event.listen(engine, "checkout", ping)
-
-
-def _leave_the_access_mode_open(engine: Engine) -> None:
-    # After a read session SQLAlchemy sets psycopg's read_only to False, which means BEGIN READ
-    # WRITE: a demoted primary refuses that with another error than the write (0A000, not 25006).
-    def reset(connection: Any, _record: ConnectionPoolEntry, _proxy: object) -> None:
-        if connection.read_only is False:
-            connection.set_read_only(None)
-
-    if engine.dialect.driver == "psycopg":
-        event.listen(engine, "checkout", reset)
-
-
-def _refuse_lost_commit(engine: Engine) -> None:
-    # PostgreSQL answers the COMMIT of an aborted transaction with "ROLLBACK" and no error, and the
-    # drivers pass over it: a caller that caught the error of a statement and went on would believe
-    # its work to be committed. https://www.postgresql.org/docs/current/sql-commit.html
-    def note_begin(connection: Connection) -> None:
-        connection.info.pop(_FAILED, None)
-
-    def note_error(context: ExceptionContext) -> None:
-        if context.connection is not None and not context.is_disconnect:
-            context.connection.info[_FAILED] = True
-
-    def check(connection: Connection) -> None:
-        if not connection.info.pop(_FAILED, False):
-            return
-        try:
-            connection.exec_driver_sql("SELECT 1")  # refused while the transaction is aborted
-        except DBAPIError as error:
-            # SQLAlchemy takes a COMMIT that raises for the end of the transaction.
-            engine.dialect.do_rollback(connection.connection)
-            msg = (
-                "Nothing was committed: a statement of the transaction had failed, which aborts "
-                "all of it, and its error was passed over. Let the error out, or run a statement "
-                "that may fail in a savepoint: async with session.begin_nested()."
-            )
-            raise UncommittedWritesError(msg) from error
-
-    event.listen(engine, "begin", note_begin)
-    event.listen(engine, "handle_error", note_error)
-    event.listen(engine, "commit", check)
-
-
-_FAILED = "stillroom.failed"
-
-_retired: WeakSet[Engine] = WeakSet()
