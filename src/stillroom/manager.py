@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import URL, MetaData
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker
@@ -11,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, a
 from stillroom.engine import EngineSettings, create_engine, create_read_engine
 from stillroom.engine.pool import retire
 from stillroom.errors import LifecycleError
-from stillroom.session import TIMEOUT, ServiceSession
+from stillroom.session import READS, TIMEOUT, ServiceSession
 from stillroom.url import parse_url, show_url
 
 
@@ -188,21 +189,21 @@ class _Engines:
         write = create_engine(opened.url, opened.settings)
         read = create_read_engine(opened.read_url or opened.url, opened.settings)
         guard = _dispose_with_loop(write, read)
-        timeout = opened.settings.statement_timeout
-        sessions = _sessions(write, timeout), _sessions(read, timeout)
+        info = {TIMEOUT: opened.settings.statement_timeout}
+        sessions = _sessions(write, info), _sessions(read, {**info, READS: True})
         return cls(write, read, *sessions, guard)
 
     async def close(self) -> None:
         await self.guard.aclose()
 
 
-def _sessions(engine: AsyncEngine, timeout: float) -> async_sessionmaker[ServiceSession]:
+def _sessions(engine: AsyncEngine, info: dict[Any, Any]) -> async_sessionmaker[ServiceSession]:
     return async_sessionmaker(
         engine,
         class_=ServiceSession,
         expire_on_commit=False,
         close_resets_only=False,
-        info={TIMEOUT: timeout},
+        info=info,
     )
 
 

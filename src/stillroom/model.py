@@ -5,7 +5,17 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Any, ClassVar, Self, cast
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Column, Integer, MetaData, Select, SmallInteger, inspect, select
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Integer,
+    MetaData,
+    Select,
+    SmallInteger,
+    bindparam,
+    inspect,
+    select,
+)
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, DeclarativeBaseNoMeta
 
@@ -65,13 +75,32 @@ class Model:
         nobody's key: it finds nothing, and PostgreSQL is not asked. A composite key is a tuple in
         the order of the table's columns.
         """
-        columns = inspect(cls, raiseerr=True).primary_key
+        key = cls.key(id)
+        return None if key is None else await session.get(cls, tuple(key.values()))
+
+    @classmethod
+    def key(cls, id: Any) -> dict[str, Any] | None:
+        """Return the values of the primary key by the attributes; None for what is nobody's key."""
+        mapper = inspect(cls, raiseerr=True)
         parts: tuple[Any, ...] = id if isinstance(id, tuple) else (id,)  # pyright: ignore[reportUnknownVariableType]
-        if len(parts) != len(columns):
-            msg = f"The primary key of {cls.__name__} has {len(columns)} columns, not {len(parts)}"
+        if len(parts) != len(mapper.primary_key):
+            columns = len(mapper.primary_key)
+            msg = f"The primary key of {cls.__name__} has {columns} columns, not {len(parts)}"
             raise TypeError(msg)
-        key = [_key(column, part) for column, part in zip(columns, parts, strict=True)]
-        return None if None in key else await session.get(cls, tuple(key))
+        key = {
+            mapper.get_property_by_column(column).key: _key(column, part)
+            for column, part in zip(mapper.primary_key, parts, strict=True)
+        }
+        return None if None in key.values() else key
+
+    @classmethod
+    def row(cls) -> Select[Self]:
+        """Return the select of one row, whose parameters are its primary key, as `key` has it."""
+        mapper = inspect(cls, raiseerr=True)
+        names = {column: mapper.get_property_by_column(column).key for column in mapper.primary_key}
+        return select(cls).where(
+            *(column == bindparam(name, type_=column.type) for column, name in names.items())
+        )
 
     @classmethod
     def every_row(cls) -> Select[Self]:

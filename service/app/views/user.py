@@ -3,11 +3,11 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, HTTPException
+from fastapi import APIRouter, Depends, HTTPException, Response
 from pydantic import BaseModel, ConfigDict, EmailStr, Field, StringConstraints
 from sqlalchemy.ext.asyncio import AsyncSession
 from stillroom.fastapi import JSONArrayResponse, UnitOfWorkRoute
-from stillroom.json import JSONSelect
+from stillroom.json import JSONRow, JSONSelect
 
 from app.database import get_db, sessionmanager
 from app.models import User as UserModel
@@ -47,18 +47,19 @@ class UserSchema(BaseModel):
     full_name: str
 
 
+ONE_USER = JSONRow(UserModel, UserSchema)
 EVERY_USER = JSONSelect(UserModel.every_row(), UserSchema)
 
 
 @router.get(
     "/get-user", response_model=UserSchema, responses={404: {"description": "No such user"}}
 )
-async def get_user(id: str, db: AsyncSession = Depends(get_db)) -> UserModel:
+async def get_user(id: str, db: AsyncSession = Depends(get_db)) -> Response:
     """Return the user with this id, which may be written with or without dashes."""
-    user = await UserModel.get(db, id)
+    user = await ONE_USER.get(db, id)
     if user is None:
         raise HTTPException(404, "There is no user with this id.")
-    return user
+    return Response(user, media_type="application/json")
 
 
 @router.get("/get-users", response_model=list[UserSchema])

@@ -22,10 +22,10 @@ class EngineSettings:
     """Hold what a service asks of its connections; times are in seconds.
 
     A `statement_timeout`, `lock_timeout` or `client_check_interval` of 0 is none, as in PostgreSQL.
-    Writes and reads have a pool each, of `pool_size`. It is fixed: overflow connections would be closed on return and opened anew under load,
-    which costs half of the throughput. A connection that lay unused for longer than `ping_after`
-    is pinged before it is handed out, so a restart of an idle database fails no request, and a
-    busy pool pays no round trip for that.
+    Writes and reads have a pool each, of `pool_size`. It is fixed: overflow connections would be
+    closed on return and opened anew under load, which costs half of the throughput. A connection
+    that lay unused for longer than `ping_after` is pinged before it is handed out, so a restart of
+    an idle database fails no request, and a busy pool pays no round trip for that.
     """
 
     pool_size: int = 10

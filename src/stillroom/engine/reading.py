@@ -114,9 +114,9 @@ _HARMLESS = re.compile(
     | max | md5 | min | mod | nth_value | ntile | nullif | percentile_cont | percentile_disc |
     plainto_tsquery | position | power | rank | regexp_match | regexp_replace | replace | right
     | rollup | round | row_number | row_to_json | rpad | rtrim | sets | split_part | sqrt |
-    starts_with | string_agg | string_to_array | strpos | substr | substring | sum | to_char |
-    to_date | to_json | to_jsonb | to_number | to_timestamp | to_tsquery | to_tsvector | trim |
-    trunc | ts_rank | unnest | upper | websearch_to_tsquery | width_bucket
+    starts_with | string_agg | string_to_array | strpos | substr | substring | sum | timezone |
+    to_char | to_date | to_json | to_jsonb | to_number | to_timestamp | to_tsquery | to_tsvector |
+    trim | trunc | ts_rank | unnest | upper | websearch_to_tsquery | width_bucket
     """,
     re.IGNORECASE | re.VERBOSE,
 )

@@ -6,18 +6,19 @@ The model documents the answer; whether the select has what it says is looked at
 """
 
 from collections.abc import AsyncGenerator, Iterator
-from typing import Any, TypeAlias
+from typing import Any
 
 from pydantic import BaseModel
 from sqlalchemy import (
     ColumnElement,
+    Connection,
     Join,
     LargeBinary,
-    Select,
     Subquery,
     Text,
     cast,
     func,
+    inspect,
     literal_column,
     select,
     type_coerce,
@@ -25,8 +26,9 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from stillroom.json.conversion import JSONOf, convert, fields_of, mismatch, takes_null
-
-AnySelect: TypeAlias = "Select[*tuple[Any, ...]]"
+from stillroom.json.statement import AnySelect, ReadyStatement
+from stillroom.model import Model
+from stillroom.session import ServiceSession
 
 
 class JSONSelect:
@@ -46,18 +48,16 @@ class JSONSelect:
         """Take a select, whose bind parameters get their values later, and the model."""
         rows = _rows(statement, model)
         self._each = select(_utf8(_object(rows)))
-        self._first = self._each.limit(1)
-        self._all = select(_utf8(_array(rows)))
+        self._first = ReadyStatement(self._each.limit(literal_column("1")))
+        self._all = ReadyStatement(select(_utf8(_array(rows))))
 
     async def first(self, session: AsyncSession, /, **values: Any) -> bytes | None:
         """Return the first row as an object, or None where there is no row."""
-        found: bytes | None = await session.scalar(self._first, values)
-        return found
+        return await _read(session, self._first, values)
 
     async def all(self, session: AsyncSession, /, **values: Any) -> bytes:
         """Return all rows as an array, in the order of the select; PostgreSQL holds it whole."""
-        found: bytes = (await session.execute(self._all, values)).scalar_one()
-        return found
+        return await _read(session, self._all, values) or b"[]"
 
     async def in_parts(
         self, session: AsyncSession, size: int, /, **values: Any
@@ -73,6 +73,24 @@ class JSONSelect:
                 yield b",".join(part)
         finally:
             await rows.close()
+
+
+class JSONRow:
+    """Answer the row that has a primary key as JSON in the form of a Pydantic model.
+
+    ``user = JSONRow(User, UserSchema)`` is made once, and ``await user.get(session, id)`` gives the
+    bytes. It raises what `JSONSelect` raises.
+    """
+
+    def __init__(self, entity: type[Model], model: type[BaseModel]) -> None:
+        """Take a model of the database, and one of the answer."""
+        self._entity = entity
+        self._select = JSONSelect(entity.row(), model)
+
+    async def get(self, session: AsyncSession, id: Any, /) -> bytes | None:
+        """Return the row as an object, or None where there is no such row, as `Model.get` does."""
+        key = self._entity.key(id)
+        return None if key is None else await self._select.first(session, **key)
 
 
 def array_of(statement: AnySelect, model: type[BaseModel], *, of: Any) -> ColumnElement[Any]:
@@ -94,6 +112,18 @@ def object_of(statement: AnySelect, model: type[BaseModel], *, of: Any) -> Colum
     return type_coerce(rows.scalar_subquery(), JSONOf(model, False))
 
 
+async def _read(
+    session: AsyncSession, statement: ReadyStatement, values: dict[str, Any]
+) -> bytes | None:
+    def read(connection: Connection) -> bytes | None:
+        found: bytes | None = statement.scalar(connection, values)
+        return found
+
+    if isinstance(session, ServiceSession):
+        return await session.with_connection(read)
+    return await session.run_sync(lambda it: read(it.connection()))
+
+
 def _object(rows: Subquery) -> ColumnElement[Any]:
     return func.row_to_json(rows.table_valued())
 
@@ -109,21 +139,36 @@ def _utf8(json: ColumnElement[Any]) -> ColumnElement[bytes]:
 
 def _rows(statement: AnySelect, model: type[BaseModel]) -> Subquery:
     """Return the select with a column for each field of the model, as JSON needs it."""
-    found = statement.subquery()
+    found = _named(statement)
     nullable = set(_made_nullable(statement))
     columns: list[ColumnElement[Any]] = []
     for name, field in fields_of(model):
         where = f"{model.__name__}.{name}"
-        if name not in found.c:
-            has = ", ".join(found.c.keys()) or "no column"
+        if name not in found:
+            has = ", ".join(found) or "no column"
             raise mismatch(where, f"the select has no column of this name; it has {has}")
-        column = found.c[name]
+        column = found[name]
         schema = field["schema"]
-        may_be_null = getattr(column, "nullable", False) or name in nullable
+        may_be_null = getattr(column, "nullable", False) or column.key in nullable
         if may_be_null and not takes_null(schema):
             raise mismatch(where, "the column may be NULL, and the model says never")
         columns.append(convert(column, schema, where).label(field.get("serialization_alias", name)))
     return select(*columns).subquery()
+
+
+def _named(statement: AnySelect) -> dict[str, ColumnElement[Any]]:
+    """Return the columns by their names; those of an entity by the names of its attributes."""
+    rows = statement.subquery()
+    named: dict[str, ColumnElement[Any]] = dict(rows.c.items())
+    for described in statement.column_descriptions:
+        entity: Any = described.get("entity")
+        if entity is None or described["expr"] is not entity:
+            continue
+        for attribute in inspect(entity).mapper.column_attrs:
+            name = attribute.columns[0].key
+            if attribute.key != name and name in named:
+                named[attribute.key] = named.pop(name)
+    return named
 
 
 def _made_nullable(statement: AnySelect) -> Iterator[str]:

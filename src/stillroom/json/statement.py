@@ -1,0 +1,79 @@
+"""A select that is built and compiled once, and run with other values each time."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+from weakref import WeakKeyDictionary
+
+from sqlalchemy import Connection, Dialect, Select
+from sqlalchemy.sql.compiler import SQLCompiler
+
+AnySelect: TypeAlias = "Select[*tuple[Any, ...]]"
+
+
+class ReadyStatement:
+    """Run a select without looking each time for what SQLAlchemy has compiled of it before.
+
+    A select whose text depends on its values, as `in_` with a list does, is run the ordinary way.
+    """
+
+    def __init__(self, statement: AnySelect) -> None:
+        self._statement = statement
+        self._compiled: WeakKeyDictionary[Dialect, _Compiled | None] = WeakKeyDictionary()
+
+    def scalar(self, connection: Connection, values: Mapping[str, Any]) -> Any:
+        """Return the first column of the first row, or None where there is no row.
+
+        Raises sqlalchemy.exc.StatementError where a bind parameter has no value.
+        """
+        dialect = connection.dialect
+        if dialect not in self._compiled:
+            self._compiled[dialect] = _compile(self._statement, dialect)
+        if (compiled := self._compiled[dialect]) is None or not compiled.has_all(values):
+            return connection.scalar(self._statement, values)
+        return connection.exec_driver_sql(compiled.sql, compiled.parameters(values)).scalar()
+
+
+@dataclass(frozen=True)
+class _Compiled:
+    sql: str
+    names: tuple[str, ...]
+    constants: Mapping[str, Any]
+    processors: Mapping[str, Callable[[Any], Any]]
+    required: frozenset[str]
+    is_positional: bool
+
+    def has_all(self, values: Mapping[str, Any]) -> bool:
+        return self.required <= values.keys()
+
+    def parameters(self, values: Mapping[str, Any]) -> Any:
+        given = {**self.constants, **values}
+        for name, process in self.processors.items():
+            given[name] = process(given[name])
+        if self.is_positional:
+            return tuple([given[name] for name in self.names])
+        return {name: given[name] for name in self.names}
+
+
+def _compile(statement: AnySelect, dialect: Dialect) -> _Compiled | None:
+    """Compile a select; return None for one whose text is complete only with its values."""
+    compiled = statement.compile(dialect=dialect)
+    assert isinstance(compiled, SQLCompiler)  # noqa: S101  (of a select it is one)
+    if compiled.post_compile_params or compiled.literal_execute_params:
+        return None
+    if compiled.escaped_bind_names:
+        return None
+    names = tuple(compiled.positiontup or compiled.params)
+    binds = {name: compiled.binds[name] for name in names}
+    processors = {
+        name: bind.type.dialect_impl(dialect).bind_processor(dialect)
+        for name, bind in binds.items()
+    }
+    return _Compiled(
+        compiled.string,
+        names,
+        {name: compiled.params[name] for name, bind in binds.items() if not bind.required},
+        {name: process for name, process in processors.items() if process is not None},
+        frozenset(name for name, bind in binds.items() if bind.required),
+        is_positional=compiled.positional,
+    )

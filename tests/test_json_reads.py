@@ -1,0 +1,148 @@
+"""JSON by the sessions of a manager: as cheap as can be, and within what the session has done."""
+
+from collections.abc import AsyncIterator
+from enum import Enum as PyEnum
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from pydantic import BaseModel, TypeAdapter
+from sqlalchemy import Enum, bindparam, select
+from sqlalchemy.exc import InvalidRequestError, StatementError
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from stillroom.json import JSONRow, JSONSelect
+from stillroom.manager import DatabaseSessionManager
+from stillroom.model import Model
+
+
+class Base(Model, DeclarativeBase):
+    """The base of the models."""
+
+
+class Colour(PyEnum):
+    """An enum whose names are stored."""
+
+    RED = "red"
+    BLUE = "blue"
+
+
+class Jar(Base):
+    """A row."""
+
+    __tablename__ = "jars"
+
+    id: Mapped[UUID] = mapped_column("jar_id", primary_key=True)
+    colour: Mapped[Colour] = mapped_column(Enum(Colour))
+
+
+class Lid(Base):
+    """A row with a composite key, in an order of its own."""
+
+    __tablename__ = "lids"
+
+    shelf: Mapped[int] = mapped_column(primary_key=True)
+    place: Mapped[str] = mapped_column(primary_key=True)
+
+
+class JarView(BaseModel):
+    """Show a jar."""
+
+    id: UUID
+    colour: Colour
+
+
+class LidView(BaseModel):
+    """Show a lid."""
+
+    shelf: int
+    place: str
+
+
+ONE_JAR = JSONRow(Jar, JarView)
+ONE_LID = JSONRow(Lid, LidView)
+OF_COLOUR = JSONSelect(
+    select(Jar).where(Jar.colour == bindparam("colour", type_=Jar.colour.type)), JarView
+)
+AMONG = JSONSelect(select(Jar).where(Jar.id.in_(bindparam("ids", expanding=True))), JarView)
+JARS = TypeAdapter(list[JarView])
+
+RED, BLUE = JarView(id=uuid4(), colour=Colour.RED), JarView(id=uuid4(), colour=Colour.BLUE)
+
+
+@pytest.fixture
+async def manager(driver_url: str) -> AsyncIterator[DatabaseSessionManager]:
+    """Give a manager of a database with two jars, by each driver."""
+    manager = DatabaseSessionManager(Base.metadata)
+    manager.init(driver_url)
+    async with manager.connect() as connection:
+        await manager.create_all(connection)
+    async with manager.begin() as session:
+        for jar in (RED, BLUE):
+            await Jar.create(session, **jar.model_dump())
+        await Lid.create(session, shelf=3, place="left")
+    yield manager
+    await manager.close()
+
+
+@pytest.mark.parametrize("read_only", [True, False])
+async def test_a_row_is_found_by_its_key(manager: DatabaseSessionManager, read_only: bool) -> None:
+    """As text or not; what is nobody's key finds nothing, and PostgreSQL is not asked."""
+    async with manager.session(read_only=read_only) as session:
+        for key in (RED.id, str(RED.id), RED.id.hex):
+            found = await ONE_JAR.get(session, key)
+            assert found is not None
+            assert JarView.model_validate_json(found) == RED
+        assert await ONE_JAR.get(session, uuid4()) is None
+        assert await ONE_JAR.get(session, "no id") is None
+        found = await ONE_LID.get(session, (3, "left"))
+        assert found is not None
+        assert LidView.model_validate_json(found) == LidView(shelf=3, place="left")
+        assert await ONE_LID.get(session, (3, "right")) is None
+        with pytest.raises(TypeError, match="has 2 columns, not 1"):
+            await ONE_LID.get(session, 3)
+
+
+async def test_values_are_taken_as_their_type_has_it(manager: DatabaseSessionManager) -> None:
+    """An enum by its name; a list makes a statement of its length."""
+    async with manager.session(read_only=True) as session:
+        assert JARS.validate_json(await OF_COLOUR.all(session, colour=Colour.BLUE)) == [BLUE]
+        assert JARS.validate_json(await AMONG.all(session, ids=[RED.id, uuid4()])) == [RED]
+        assert JARS.validate_json(await AMONG.all(session, ids=[])) == []
+        with pytest.raises(StatementError, match="colour"):
+            await OF_COLOUR.all(session)
+
+
+async def test_a_read_holds_no_connection(manager: DatabaseSessionManager) -> None:
+    """It goes back at once; a session that has one already goes on with it."""
+    pool: Any = manager.read_engine.pool
+    async with manager.session(read_only=True) as session:
+        assert await ONE_JAR.get(session, RED.id)
+        assert (pool.checkedout(), session.in_transaction()) == (0, False)
+        assert await session.get(Jar, RED.id)
+        assert pool.checkedout() == 1
+        assert await ONE_JAR.get(session, RED.id)
+        assert pool.checkedout() == 1
+
+
+async def test_a_write_session_reads_what_it_has_not_written_yet(
+    manager: DatabaseSessionManager,
+) -> None:
+    """What was added is flushed, in the one transaction of the session."""
+    new = uuid4()
+    async with manager.session() as session:
+        session.add(Jar(id=new, colour=Colour.RED))
+        assert await ONE_JAR.get(session, new)
+    async with manager.session(read_only=True) as session:
+        assert await ONE_JAR.get(session, new) is None
+
+
+@pytest.mark.parametrize("read_only", [True, False])
+async def test_a_session_that_has_ended_reads_nothing(
+    manager: DatabaseSessionManager, read_only: bool
+) -> None:
+    """A stream or a background task that outlives it is told so."""
+    async with manager.session(read_only=read_only) as session:
+        pass
+    with pytest.raises(InvalidRequestError, match="closed"):
+        await ONE_JAR.get(session, RED.id)
