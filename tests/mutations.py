@@ -789,7 +789,7 @@ MUTATIONS = [
         8,
         "a Ctrl-C stops no work in the middle",
         "testing/loop.py",
-        "            with _uninterrupted():\n",
+        "            with uninterrupted():\n",
         "            if True:\n",
         "tests/testing/test_loop.py",
     ),
@@ -839,6 +839,14 @@ MUTATIONS = [
         "testing/loop.py",
         "if self._posted or not self._lock.acquire(blocking=False):",
         "if self._posted:",
+        "tests/testing/test_loop.py",
+    ),
+    Mutation(
+        8,
+        "a forked process does not end the work of its parent",
+        "testing/loop.py",
+        "        self._check()\n        if self._posted",
+        "        if self._posted",
         "tests/testing/test_loop.py",
     ),
     Mutation(

@@ -195,3 +195,29 @@ def test_a_forked_process_does_not_run_it(shared: SharedLoop) -> None:
             os._exit(0)
         os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_a_finalizer_cannot_run_a_loop_while_it_is_halted(shared: SharedLoop) -> None:
+    """It would wait for the loop, which goes on when the finalizer has ended."""
+
+    def finalize() -> str:
+        work = asyncio.sleep(0)
+        try:
+            asyncio.run(work)
+        except RuntimeError as error:
+            return str(error)
+        finally:
+            work.close()
+        return "it ran"
+
+    assert "running event loop" in str(shared.at_once(finalize))
+
+
+def test_a_forked_process_does_nothing_at_once(
+    shared: SharedLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would end the work of its parent, whose connection it shares."""
+    with monkeypatch.context() as patch:
+        patch.setattr(shared, "_process", -1)
+        with pytest.raises(ConnectionResetError, match="was forked"):
+            shared.at_once(int)

@@ -13,7 +13,7 @@ from stillroom.testing.databases import Databases
 from stillroom.testing.databases.server import Server
 from stillroom.testing.databases.template import Template
 from stillroom.testing.engines import SandboxTarget, Target
-from stillroom.testing.loop import SharedLoop
+from stillroom.testing.loop import SharedLoop, uninterrupted
 from stillroom.testing.refusal import Refusal
 from stillroom.testing.sandbox import Sandbox
 from stillroom.testing.wire.transport import AnyLoop
@@ -87,7 +87,7 @@ class SandboxIsolation:
         if self._opened is not None:
             sandbox = self._opened.sandbox
             self.cost.tests += sandbox.has_work(levels)
-            with self.cost.measured():
+            with uninterrupted(), self.cost.measured():
                 if not self._loop.at_once(sandbox.stand_at_once, levels):
                     self._loop.call(sandbox.stand_at(levels))
         return self

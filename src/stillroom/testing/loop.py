@@ -78,7 +78,7 @@ class SharedLoop:
             finally:
                 self._calls.remove(future)
         while True:
-            with _uninterrupted():
+            with uninterrupted():
                 self._drive()
             if future.done():
                 return future.result()
@@ -102,11 +102,16 @@ class SharedLoop:
         Nothing is called, and None returned, where somebody has called before and waits, or the
         loop runs, be it that this call comes from within it: a finalizer may write at any line.
         """
+        self._check()
         if self._posted or not self._lock.acquire(blocking=False):
             return None
+        running = asyncio._get_running_loop()
         try:
+            if running is None:  # a finalizer must not run a loop of its own in here
+                asyncio._set_running_loop(self._loop)
             return callback(*args)
         finally:
+            asyncio._set_running_loop(running)
             self._lock.release()
 
     def answer(
@@ -119,11 +124,14 @@ class SharedLoop:
             loop.call_soon_threadsafe(callback, *args)
 
     def _post(self, callback: Callable[..., object], *args: Any) -> None:
+        self._check()
+        self._posted.append((callback, args))
+
+    def _check(self) -> None:
         if os.getpid() != self._process:
             raise ConnectionResetError(_FORKED)
         if self._loop.is_closed():
             raise ConnectionResetError(_ENDED)
-        self._posted.append((callback, args))
 
     def _begin(self, work: Coroutine[Any, Any, T], future: "Future[T]") -> None:
         task = self._loop.create_task(_settle(work, future))
@@ -216,7 +224,7 @@ async def _settle(work: Coroutine[Any, Any, T], future: "Future[T]") -> None:
 
 
 @contextmanager
-def _uninterrupted() -> Generator[None]:
+def uninterrupted() -> Generator[None]:
     """Let a Ctrl-C wait: it would stop what all tests depend on at any line.
 
     Within a test it is asyncio.Runner's to handle, which does not interrupt either.

@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from stillroom.testing.refusal import Refusal, SandboxError
@@ -252,9 +253,12 @@ class LogicalConnection:
 
     async def _end(self) -> None:
         self._has_ended = True
-        await self._execution.locks.close()
-        await self._execution.clear()
-        self.lose()
+        try:
+            await self._execution.locks.close()
+            with suppress(Refusal):  # its test has ended first, and all is undone
+                await self._execution.clear()
+        finally:
+            self.lose()
 
     async def _run_query(self, unit: Unit, sql: str) -> None:
         statements, translation = read_statements(sql), self._execution.prepared.translation

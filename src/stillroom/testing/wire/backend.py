@@ -117,8 +117,8 @@ class Backend(asyncio.Protocol):
     def send_out(self) -> None:
         """Send all of it now."""
         self._is_sending = False
-        self._transport.write(b"".join(self._unsent))
-        self._unsent.clear()
+        unsent, self._unsent = self._unsent, []
+        self._transport.write(b"".join(unsent))
 
     def pass_on(self, sink: Callable[[Message], None]) -> None:
         """Hand each message that answers nothing of the backend's own to the sink."""
