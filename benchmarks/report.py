@@ -25,6 +25,8 @@ class Row:
     rounds: Sequence[float]
     target: float | None = None
     """What the median must not exceed."""
+    at_least: float | None = None
+    """What the median must not fall short of."""
     undisturbed: float | None = None
     """The figure as the fastest tenth has it, where the machine did nothing else for a moment."""
 
@@ -124,10 +126,14 @@ def _lines(report: Report) -> Iterator[str]:
 
 
 def _verdict(row: Row, report: Report) -> str:
-    if row.target is None:
+    if row.target is not None:
+        bound, is_reached = f"at most {row.target:g}", row.median <= row.target
+    elif row.at_least is not None:
+        bound, is_reached = f"at least {row.at_least:g}", row.median >= row.at_least
+    else:
         return ""
-    word = "reached" if row.median <= row.target else "missed"
-    return f"at most {row.target:g}: {'undecided' if report.is_busy else word}"
+    word = "reached" if is_reached else "missed"
+    return f"{bound}: {'undecided' if report.is_busy else word}"
 
 
 def _number(value: float) -> str:
@@ -183,8 +189,8 @@ def _bar(row: Row, y: float, x: Any, *, is_ours: bool) -> Iterator[str]:
     yield _text(_LABEL - 8, y + 11, row.name, anchor="end")
     yield f'<rect x="{start:.1f}" y="{y}" width="{end - start:.1f}" height="{_BAR}" fill="{fill}"/>'
     yield _line(x(min(row.rounds)), middle, x(max(row.rounds)), middle, "#222")
-    if row.target is not None:
-        at = x(row.target)
+    if (bound := row.at_least if row.target is None else row.target) is not None:
+        at = x(bound)
         yield _line(at, y - 3, at, y + _BAR + 3, "#c0392b")
     label = max(end, x(max(row.rounds))) + 6
     yield _text(label, y + 11, _number(row.median))

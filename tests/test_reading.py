@@ -5,7 +5,8 @@ from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import Select, column, func, literal, select, text
+from psycopg import sql
+from sqlalchemy import Integer, Select, column, func, literal, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -28,7 +29,7 @@ ALONE = [
     NUMBERS,
     select(func.count()).select_from(NUMBERS.subquery()),
     select(func.lower("A"), literal(1).in_([1, 2])).order_by(func.coalesce(1, 2)),
-    NUMBERS.union_all(select(func.max(column("n"))).select_from(NUMBERS.alias("n"))),
+    NUMBERS.union_all(select(func.max(column("n", Integer))).select_from(NUMBERS.alias("n"))),
     text("SELECT 1 WHERE (1, 2) IN ((1, 2))"),
 ]
 WITHIN = [
@@ -104,8 +105,9 @@ async def test_a_database_of_repeatable_reads_has_them(
     """Where READ COMMITTED is not the default, statements of a session share a snapshot."""
     with psycopg.connect(database_url, autocommit=True) as other:
         other.execute("CREATE TABLE jar (id integer)")
-        database = f"ALTER DATABASE {other.info.dbname}"
-        other.execute(f"{database} SET default_transaction_isolation TO 'repeatable read'")
+        database = sql.Identifier(other.info.dbname)
+        default = "SET default_transaction_isolation TO 'repeatable read'"
+        other.execute(sql.SQL("ALTER DATABASE {} " + default).format(database))
         count = select(func.count()).select_from(text("jar"))
         async with manager.session(read_only=True) as session:
             assert await session.scalar(count) == 0

@@ -55,8 +55,10 @@ class ServiceSession(AsyncSession):
         if READS not in self.info or _HAS_ENDED in self.info or self.in_transaction():
             return await self.run_sync(_on_its_connection, work)
 
+        engine = self.get_bind().engine
+
         def read() -> T:
-            with self.get_bind().connect() as connection:
+            with engine.connect() as connection:
                 return work(connection)
 
         return await greenlet_spawn(read)

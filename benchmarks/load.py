@@ -1,0 +1,148 @@
+"""A server process, and wrk that loads it."""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.client import HTTPConnection
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True)
+class Application:
+    """An ASGI application, and what it needs in its environment."""
+
+    name: str
+    folder: Path = FOLDER
+    environ: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(frozen=True)
+class Load:
+    """What a load of some seconds has found."""
+
+    rate: float
+    """Requests a second."""
+    cpu: float
+    """Seconds of the server's own process for each request."""
+
+
+class Server:
+    """A process that serves an application on loopback."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", port: int) -> None:
+        self._process = process
+        self._port = port
+        self.url = f"http://127.0.0.1:{port}"
+
+    @property
+    def cpu(self) -> float:
+        """Return the seconds of processor that it has used."""
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(") ")[2].split()
+        return (int(fields[11]) + int(fields[12])) / TICKS
+
+    @property
+    def memory(self) -> float:
+        """Return the most memory that it has used, in MB."""
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        found = re.search(r"VmHWM:\s*(\d+) kB", status)
+        assert found is not None
+        return int(found[1]) / 1024
+
+    def get(self, path: str) -> bytes:
+        """Return the body of an answer. Raises RuntimeError for an error."""
+        connection = HTTPConnection("127.0.0.1", self._port, timeout=30)
+        try:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            body = answer.read()
+        finally:
+            connection.close()
+        if answer.status != 200:
+            msg = f"{self.url}{path}: {answer.status} {body.decode(errors='replace')}"
+            raise RuntimeError(msg)
+        return body
+
+    def load(
+        self, work: str, ids: Sequence[str], *, connections: int, seconds: int, prefix: str
+    ) -> Load:
+        """Load it for some seconds. Raises RuntimeError where a request fails."""
+        with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+            file.write("\n".join(ids))
+            file.flush()
+            words = ["wrk", "-t1", "--timeout", "60s", f"-c{connections}", f"-d{seconds}s", "-s"]
+            words += [str(FOLDER / "requests.lua"), self.url, "--", work, file.name, prefix]
+            before = self.cpu
+            found = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+        rate, count = (
+            re.search(r"Requests/sec:\s*(\S+)", found),
+            re.search(r"(\d+) requests", found),
+        )
+        if rate is None or count is None or re.search(r"Non-2xx|Socket errors", found):
+            msg = f"{self.url}, {work}: {found}"
+            raise RuntimeError(msg)
+        return Load(float(rate[1]), (self.cpu - before) / int(count[1]))
+
+
+@contextmanager
+def serve(application: Application) -> Generator[Server]:
+    """Run uvicorn as fast as it can: uvloop, httptools, one worker, no log of requests."""
+    port = _free_port()
+    words = [sys.executable, "-m", "uvicorn", application.name, "--port", str(port)]
+    words += [
+        "--loop",
+        "uvloop",
+        "--http",
+        "httptools",
+        "--no-access-log",
+        "--log-level",
+        "warning",
+    ]
+    environ = {**os.environ, **application.environ}
+    with tempfile.TemporaryFile("w+b") as output:
+        process = subprocess.Popen(
+            words, cwd=application.folder, env=environ, stdout=output, stderr=output
+        )
+        try:
+            _wait(process, port, output.name)
+            yield Server(process, port)
+        finally:
+            process.terminate()
+            process.wait()
+            output.seek(0)
+            sys.stderr.write(output.read().decode())
+
+
+def require_wrk() -> None:
+    """Exit where there is no wrk."""
+    if shutil.which("wrk") is None:
+        sys.exit("wrk makes the load: apt-get install wrk")
+
+
+def _free_port() -> int:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        return int(bound.getsockname()[1])
+
+
+def _wait(process: "subprocess.Popen[bytes]", port: int, name: object) -> None:
+    deadline = time.monotonic() + 30
+    while process.poll() is None and time.monotonic() < deadline:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            time.sleep(0.02)
+        else:
+            return
+    msg = f"no server on port {port} within 30 s ({name})"
+    raise RuntimeError(msg)
