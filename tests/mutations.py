@@ -843,6 +843,22 @@ MUTATIONS = [
     ),
     Mutation(
         8,
+        "a finalizer runs no loop while that of the run is halted",
+        "testing/loop.py",
+        "                asyncio._set_running_loop(self._loop)\n",
+        "                pass\n",
+        "tests/testing/test_loop.py",
+    ),
+    Mutation(
+        8,
+        "a Ctrl-C leaves no test half undone",
+        "testing/isolation.py",
+        "with uninterrupted(), self.cost.measured():",
+        "with self.cost.measured():",
+        "tests/plugin/test_end.py",
+    ),
+    Mutation(
+        8,
         "a forked process does not end the work of its parent",
         "testing/loop.py",
         "        self._check()\n        if self._posted",

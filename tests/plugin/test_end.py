@@ -160,3 +160,65 @@ def test_a_server_that_dies(project: Project, isolation: str) -> None:
     if isolation == "sandbox":
         assert "stopping at a test whose work could not be undone" in outcome.output
         assert "1 error" in outcome.output
+
+
+INTERRUPTING = """
+import signal
+from pathlib import Path
+
+from stillroom.testing.sandbox.levels import Levels
+
+leave = Levels.leave
+
+
+def leave_and_interrupt(self, count):
+    left = leave(self, count)
+    if Path("armed").exists():
+        Path("armed").unlink()
+        signal.raise_signal(signal.SIGINT)
+    return left
+
+
+Levels.leave = leave_and_interrupt
+"""
+
+INTERRUPTED = """
+import asyncio
+from pathlib import Path
+
+import pytest
+from checks import add
+from models import Session, User, engine
+from sqlalchemy import select
+
+
+async def emails():
+    async with Session() as session:
+        return list(await session.scalars(select(User.email)))
+
+
+@pytest.fixture(scope="session")
+def lasting():
+    asyncio.run(add(engine, "lasting"))
+    yield
+    Path("found").write_text(" ".join(asyncio.run(emails())))
+
+
+def test_one(lasting):
+    asyncio.run(add(engine, "one"))
+    Path("armed").touch()
+
+
+def test_two(lasting):
+    pass
+"""
+
+
+def test_an_interrupt_leaves_no_test_half_undone(project: Project) -> None:
+    """A Ctrl-C that comes while a test is being undone is heard when it is."""
+    project.write(checks=styles.CHECKS, conftest=INTERRUPTING, test_interrupted=INTERRUPTED)
+
+    outcome = project.run()
+
+    assert outcome.code == pytest.ExitCode.INTERRUPTED, outcome.output
+    assert (project.folder / "found").read_text() == "lasting"

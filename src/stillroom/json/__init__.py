@@ -11,7 +11,6 @@ from typing import Any
 from pydantic import BaseModel
 from sqlalchemy import (
     ColumnElement,
-    Connection,
     Join,
     LargeBinary,
     Subquery,
@@ -115,13 +114,12 @@ def object_of(statement: AnySelect, model: type[BaseModel], *, of: Any) -> Colum
 async def _read(
     session: AsyncSession, statement: ReadyStatement, values: dict[str, Any]
 ) -> bytes | None:
-    def read(connection: Connection) -> bytes | None:
-        found: bytes | None = statement.scalar(connection, values)
-        return found
-
+    found: bytes | None
     if isinstance(session, ServiceSession):
-        return await session.with_connection(read)
-    return await session.run_sync(lambda it: read(it.connection()))
+        found = await session.with_connection(lambda it: statement.scalar(it, values))
+    else:  # it may have an engine for each model
+        found = await session.scalar(statement.select, values)
+    return found
 
 
 def _object(rows: Subquery) -> ColumnElement[Any]:

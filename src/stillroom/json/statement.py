@@ -17,8 +17,8 @@ class ReadyStatement:
     A select whose text depends on its values, as `in_` with a list does, is run the ordinary way.
     """
 
-    def __init__(self, statement: AnySelect) -> None:
-        self._statement = statement
+    def __init__(self, select: AnySelect) -> None:
+        self.select = select
         self._compiled: WeakKeyDictionary[Dialect, _Compiled | None] = WeakKeyDictionary()
 
     def scalar(self, connection: Connection, values: Mapping[str, Any]) -> Any:
@@ -28,9 +28,9 @@ class ReadyStatement:
         """
         dialect = connection.dialect
         if dialect not in self._compiled:
-            self._compiled[dialect] = _compile(self._statement, dialect)
+            self._compiled[dialect] = _compile(self.select, dialect)
         if (compiled := self._compiled[dialect]) is None or not compiled.has_all(values):
-            return connection.scalar(self._statement, values)
+            return connection.scalar(self.select, values)
         return connection.exec_driver_sql(compiled.sql, compiled.parameters(values)).scalar()
 
 
