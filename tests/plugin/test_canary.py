@@ -146,3 +146,34 @@ def test_a_sandbox_that_is_broken_is_found_out(
 
     assert outcome.counts.endswith("1 error"), outcome.output
     assert changed in outcome.output
+
+
+GOING_ON = """
+import threading
+
+from stillroom.testing.canary import Canary
+from test_project import run
+
+look = Canary.look
+
+
+def write_and_look(self, *, at_rest):
+    if at_rest:
+        thread = threading.Thread(target=run, args=["SELECT 1", "late"])
+        thread.start()
+        thread.join()
+    return look(self, at_rest=at_rest)
+
+
+Canary.look = write_and_look
+"""
+
+
+def test_a_thread_that_goes_on_has_left_nothing(project: Project) -> None:
+    """It writes while the canary looks, and what it draws from a sequence is rolled back later."""
+    project.write(conftest=GOING_ON, test_project=TESTS)
+
+    outcome = project.run("--stillroom-canary", "-k", "large or locks")
+
+    assert outcome.counts.startswith("2 passed"), outcome.output
+    assert "The canary has looked" in outcome.output

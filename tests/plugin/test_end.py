@@ -163,9 +163,11 @@ def test_a_server_that_dies(project: Project, isolation: str) -> None:
 
 
 INTERRUPTING = """
+import os
 import signal
 from pathlib import Path
 
+import pytest
 from stillroom.testing.sandbox.levels import Levels
 
 leave = Levels.leave
@@ -175,10 +177,15 @@ def leave_and_interrupt(self, count):
     left = leave(self, count)
     if Path("armed").exists():
         Path("armed").unlink()
-        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.Signals[os.environ["SIGNAL"]])
     return left
 
 
+def fail(number, frame):
+    pytest.fail("too slow")
+
+
+signal.signal(signal.SIGALRM, fail)
 Levels.leave = leave_and_interrupt
 """
 
@@ -218,7 +225,18 @@ def test_an_interrupt_leaves_no_test_half_undone(project: Project) -> None:
     """A Ctrl-C that comes while a test is being undone is heard when it is."""
     project.write(checks=styles.CHECKS, conftest=INTERRUPTING, test_interrupted=INTERRUPTED)
 
-    outcome = project.run()
+    outcome = project.run(SIGNAL="SIGINT")
 
     assert outcome.code == pytest.ExitCode.INTERRUPTED, outcome.output
+    assert (project.folder / "found").read_text() == "lasting"
+
+
+def test_an_alarm_leaves_no_test_half_undone(project: Project) -> None:
+    """A limit of time that ends while a test is being undone fails this test, and no other."""
+    project.write(checks=styles.CHECKS, conftest=INTERRUPTING, test_interrupted=INTERRUPTED)
+
+    outcome = project.run(SIGNAL="SIGALRM")
+
+    assert "2 passed, 1 error" in outcome.output, outcome.output
+    assert "too slow" in outcome.output
     assert (project.folder / "found").read_text() == "lasting"

@@ -120,8 +120,13 @@ class SandboxIsolation:
         """Say what the tests have left in the database, if there is a canary to find it."""
         if self.canary is None or self._opened is None or not self.canary.is_watching:
             return ""
-        self._loop.call(self._opened.sandbox.settle())
-        return self.canary.look(at_rest=self._opened.sandbox.is_at_rest)
+        sandbox = self._opened.sandbox
+        self._loop.call(sandbox.backend.settle())
+        was_at_rest = sandbox.is_at_rest
+        found = self.canary.look(at_rest=was_at_rest)
+        if found and was_at_rest and not sandbox.is_at_rest:  # a thread of the test's goes on
+            found = self.canary.look(at_rest=False)
+        return found
 
     def close(self) -> None:
         """Hang up."""

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from contextvars import Context
 from select import POLLIN, poll
 from time import monotonic
+from types import FrameType
 from typing import Any, TypeVar, TypeVarTuple
 from weakref import WeakSet
 
@@ -225,31 +226,36 @@ async def _settle(work: Coroutine[Any, Any, T], future: "Future[T]") -> None:
 
 @contextmanager
 def uninterrupted() -> Generator[None]:
-    """Let a Ctrl-C wait: it would stop what all tests depend on at any line.
+    """Let a Ctrl-C wait, and an alarm: each would stop what all tests depend on at any line.
 
-    Within a test it is asyncio.Runner's to handle, which does not interrupt either.
+    A Ctrl-C within a test is asyncio.Runner's to handle, which does not interrupt either. By alarms
+    a test is given a limit of time, as by pytest-timeout.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    handler = signal.getsignal(signal.SIGINT)
-    if not callable(handler):
-        yield
-        return
-    came: list[Any] = []
-    signal.signal(signal.SIGINT, lambda _, frame: came.append(frame))
+    handlers = {
+        int(number): handler
+        for number in _INTERRUPTS
+        if callable(handler := signal.getsignal(number))
+    }
+    came: dict[int, FrameType | None] = {}
+    for number in handlers:
+        signal.signal(number, came.setdefault)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, handler)
-    if came:
-        handler(signal.SIGINT, came[0])
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    for number, frame in came.items():
+        handlers[number](number, frame)
 
 
 def _wake() -> None:
     """Do nothing: who waits for the loop goes on."""
 
 
+_INTERRUPTS = [signal.SIGINT, *([signal.SIGALRM] if hasattr(signal, "SIGALRM") else [])]
 _TICK = 0.05
 """Seconds after which the loop's own thread looks whether anybody else runs it."""
 

@@ -13,13 +13,9 @@ import asyncpg
 from stillroom.errors import DatabaseUnavailableError
 from stillroom.testing.cost import Cost
 from stillroom.testing.refusal import Refusal
-from stillroom.testing.sandbox.catalog import (
-    DEFERRABLE,
-    SEQUENCES,
-    WRITERS,
-    Writers,
-)
+from stillroom.testing.sandbox.catalog import WRITERS, Writers, read_checks, read_sequences
 from stillroom.testing.sandbox.connection import LogicalConnection
+from stillroom.testing.sandbox.connections import Connections
 from stillroom.testing.sandbox.gate import Gate
 from stillroom.testing.sandbox.levels import Levels
 from stillroom.testing.sandbox.parameters import Values, apply
@@ -41,7 +37,7 @@ class Sandbox:
         self, connect_arguments: dict[str, Any], *, wait: float = 3.0, cost: Cost | None = None
     ) -> None:
         self.gate = Gate(wait)
-        self.connections: dict[int, LogicalConnection] = {}
+        self.connections = Connections()
         self.refusals: list[Refusal] = []
         self.commits = 0
         self.temporary = TemporaryTables()
@@ -51,12 +47,10 @@ class Sandbox:
         self._cost = cost or Cost()
         self._connect_arguments = connect_arguments
         self._levels = Levels()
-        self._unanswered: list[Pending] = []  # what was sent and not waited for
         self._startup: Values = {}
         self._applied: Values = {}
         self._kept_applied: Values = {}
         self._checks: str | None = None  # what a COMMIT checks; None when it has to be read
-        self._numbers = 0
         self._row_locker: Session | None = None
 
     @property
@@ -73,21 +67,19 @@ class Sandbox:
         """Connect, and read what the sandbox has to know of the database."""
         self.backend = await Backend.open(**self._connect_arguments)
         await self.read_writers()
-        self._checks = await self._read_checks()
+        self._checks = await read_checks(self.backend)
 
     async def close(self) -> None:
         """Hang up; PostgreSQL rolls back."""
-        for connection in list(self.connections.values()):
-            await connection.abandon()
+        await self.connections.abandon()
         if not self.backend.ended.done():
-            await self.settle()
+            await self.backend.settle()
         await self.backend.close()
 
     def accept(self, wire: Wire) -> LogicalConnection:
         """Take a new connection of the application."""
-        self._numbers += 1
-        connection = LogicalConnection(self, wire, self._numbers)
-        self.connections[connection.session.number] = connection
+        connection = LogicalConnection(self, wire, self.connections.next_number)
+        self.connections.add(connection)
         return connection
 
     async def stand_at(self, levels: Sequence[str]) -> None:
@@ -99,13 +91,14 @@ class Sandbox:
             await self._reopen()
         kept = self._levels.kept(wanted)
         has_levels = kept < len(self._levels)
-        if has_levels:
-            await self.settle()
-        if has_levels or has_locks:
-            await self._end_statements(kept if has_levels else len(wanted))
-        if has_levels:
-            self._leave(kept)
-            await self._note_rollback(Session(0))
+        with self.gate.closed():  # who comes now, comes after it
+            if has_levels:
+                await self.backend.settle()
+            if has_levels or has_locks:
+                await self._end_statements(kept if has_levels else len(wanted))
+            if has_levels:
+                self._leave(kept)
+                await self._note_rollback(Session(0))
 
     def has_work(self, levels: Sequence[str]) -> bool:
         """Say whether a level has been entered that is not named; called from any thread."""
@@ -128,18 +121,12 @@ class Sandbox:
         self._levels.wanted = wanted
         return True
 
-    async def settle(self) -> None:
-        """Return when all that was sent is answered; raise what that has raised."""
-        self.backend.flush()
-        for pending in self._take_unanswered():
-            if (answer := await pending.done).error is not None:
-                raise BackendError(answer.error)
-
     async def keep(self) -> None:
         """Make all that is not somebody's uncommitted work real, in the database itself."""
-        await self._end_statements(0)
-        await self.backend.query("ROLLBACK TO SAVEPOINT s; COMMIT" if self._levels else "")
-        self._levels.forget()
+        with self.gate.closed():
+            await self._end_statements(0)
+            await self.backend.query("ROLLBACK TO SAVEPOINT s; COMMIT" if self._levels else "")
+            self._levels.forget()
 
     async def prepare(self, startup: Values) -> list[Pending]:
         """Enter the levels that are wanted; called with the turn.
@@ -150,7 +137,7 @@ class Sandbox:
             self._refuse_unfinished()
             with self._cost.measured():
                 await self._enter(startup)
-        return self._take_unanswered()
+        return self.backend.take_posted()
 
     async def read_writers(self) -> None:
         """Read by which functions and views a statement may write that looks like a read."""
@@ -180,7 +167,7 @@ class Sandbox:
         before = self.temporary.at_commit(session)
         try:
             if self._checks is None:
-                self._checks = await self._read_checks()
+                self._checks = await read_checks(self.backend)
             await self.backend.query(f"{self._checks}{before}RELEASE SAVEPOINT s; SAVEPOINT s")
             if before:
                 await self.note_temporary(session)
@@ -205,7 +192,7 @@ class Sandbox:
     def commit_at_once(self, session: Session) -> None:
         """Do what commit does, where it may be done at once; called with the loop halted."""
         released = query("RELEASE SAVEPOINT s; SAVEPOINT s")
-        self._unanswered.append(self.backend.send_later(released))
+        self.backend.post(released)
         self.gate.release(session)
         self._note_commit()
 
@@ -250,15 +237,10 @@ class Sandbox:
     async def note_temporary(self, session: Session, words: str = "") -> None:
         """Read which temporary tables there are; new ones are the session's."""
         self.temporary.learn(await self.backend.query(TABLES), session, words)
-        session.has_temporary = session.has_temporary or bool(self.temporary)
-
-    def _take_unanswered(self) -> list[Pending]:
-        unanswered, self._unanswered = self._unanswered, []
-        return unanswered
 
     async def _note_rollback(self, session: Session) -> None:
         self.writers.note_rollback()
-        if self.temporary or session.has_temporary:
+        if self.temporary:
             await self.note_temporary(session)
 
     def refuse(self, refusal: Refusal) -> None:
@@ -283,7 +265,7 @@ class Sandbox:
 
     def forget(self, connection: LogicalConnection) -> None:
         """Drop a connection that has ended."""
-        self.connections.pop(connection.session.number, None)
+        self.connections.remove(connection)
 
     def _refuse_unfinished(self) -> None:
         """Raise Refusal where a scope begins while work of the one around it is not committed."""
@@ -305,21 +287,18 @@ class Sandbox:
                 self._startup = dict(startup)
             self._applied = dict(self._startup)
         self._kept_applied = dict(self._applied)
-        entered = self.backend.send(query(self._levels.enter(self._applied, self._checks)))
-        self._unanswered.append(entered)
+        self.backend.post(query(self._levels.enter(self._applied, self._checks)))
         numbers = self._levels.around(count).within
         if numbers is None:
-            numbers = await self._read_sequences()
+            numbers = await read_sequences(self.backend)
         self._levels.begin_with(count, numbers)
-        for connection in self.connections.values():
-            for depth in range(count, len(self._levels)):
-                connection.session.enter(depth)
+        for depth in range(count, len(self._levels)):
+            self.connections.enter(depth)
 
     async def _reopen(self) -> None:
         """Go on after PostgreSQL has ended the connection, which has rolled all back."""
-        for connection in list(self.connections.values()):
-            await connection.abandon()
-        for pending in self._take_unanswered():
+        await self.connections.abandon()
+        for pending in self.backend.take_posted():
             await asyncio.wait([pending.done])  # it has ended too, and what it says is known
         try:
             self.backend = await Backend.open(**self._connect_arguments)
@@ -335,28 +314,24 @@ class Sandbox:
     def _leaves_locks(self, wanted: Sequence[str]) -> bool:
         """Say whether a scope is left in which advisory locks may have been taken."""
         is_left = tuple(wanted[: len(self._levels.wanted)]) != self._levels.wanted
-        return is_left and any(it.may_hold_locks for it in list(self.connections.values()))
+        return is_left and self.connections.may_hold_locks
 
     def _is_quiet(self) -> bool:
         """Say whether no statement is under way, nothing has failed, and no table is temporary."""
-        if self.temporary or any(it.error is not None for it in self._unanswered):
-            return False
-        return all(it.is_idle for it in list(self.connections.values()))
+        return not (self.temporary or self.backend.has_failed) and self.connections.are_idle
 
     async def _end_statements(self, depth: int) -> None:
-        lost = Refusal("The test has ended while this statement waited for its turn")
-        for connection in list(self.connections.values()):
-            self.gate.withdraw(connection.session, lost)
+        lost = Refusal(_OVER)
+        self.gate.dismiss(lost)
         if self.gate.busy is not None:
-            await self.backend.cancel()
+            self.connections.end_statement(self.gate.busy, _OVER)
         await self.gate.free()
-        for connection in list(self.connections.values()):
-            await connection.release_locks()
+        await self.connections.release_locks()
+        self.gate.dismiss(lost)  # who has come meanwhile is of the same test
         self._lose_work(depth)
 
     def _lose_work(self, depth: int) -> None:
-        for connection in list(self.connections.values()):
-            connection.leave_level(depth)
+        self.connections.leave(depth)
         self._row_locker = self.drawer = None
         if self.gate.owner is not None:
             self._levels.note_rollback()
@@ -367,17 +342,11 @@ class Sandbox:
         self._checks = gone.checks
         self._applied = dict(gone.applied if self._levels else self._startup)
         self._kept_applied = dict(self._applied)
+        if not self._levels:
+            self.temporary = TemporaryTables()
         # Sent and not waited for: what comes next is sent behind it.
-        self._unanswered.append(self.backend.send_later(query(sql)))
+        self.backend.post(query(sql))
         self.backend.send_out()
 
-    async def _read_checks(self) -> str:
-        """Return the SQL that checks what PostgreSQL checks at a COMMIT."""
-        rows = await self.backend.query(DEFERRABLE)
-        deferred = ", ".join(str(name) for name, is_deferred in rows if is_deferred == "t")
-        checks = "SET CONSTRAINTS ALL IMMEDIATE; " if rows else ""
-        return checks + (f"SET CONSTRAINTS {deferred} DEFERRED; " if deferred else "")
 
-    async def _read_sequences(self) -> dict[str, str]:
-        rows = await self.backend.query(SEQUENCES)
-        return {str(oid): str(value) for oid, value in rows}
+_OVER = "The test has ended while this statement waited for its turn"

@@ -3,6 +3,20 @@
 from collections.abc import Iterable
 
 from stillroom.testing.sandbox.statements import Kind, Statement
+from stillroom.testing.wire.backend import Backend
+
+
+async def read_checks(backend: Backend) -> str:
+    """Return the SQL that checks what PostgreSQL checks at a COMMIT."""
+    rows = await backend.query(_DEFERRABLE)
+    deferred = ", ".join(str(name) for name, is_deferred in rows if is_deferred == "t")
+    checks = "SET CONSTRAINTS ALL IMMEDIATE; " if rows else ""
+    return checks + (f"SET CONSTRAINTS {deferred} DEFERRED; " if deferred else "")
+
+
+async def read_sequences(backend: Backend) -> dict[str, str]:
+    """Return the last number that each sequence has given, by the sequence's oid."""
+    return {str(oid): str(value) for oid, value in await backend.query(_SEQUENCES)}
 
 
 def reset_sequences(values: dict[str, str]) -> str:
@@ -103,11 +117,11 @@ WRITERS = (
     "UNION SELECT 'trigger', '' FROM pg_trigger WHERE NOT tgisinternal AND tgtype & 67 <> 1 "
     "UNION SELECT 'trigger', '' FROM pg_rewrite WHERE ev_type <> '1' AND oid >= 16384"
 )
-DEFERRABLE = (
+_DEFERRABLE = (
     "SELECT format('%I.%I', nspname, conname), bool_or(condeferred) FROM pg_constraint "
     "JOIN pg_namespace n ON n.oid = connamespace WHERE condeferrable GROUP BY 1"
 )
-SEQUENCES = (
+_SEQUENCES = (
     "SELECT seqrelid, pg_sequence_last_value(seqrelid) FROM pg_sequence "
     "WHERE pg_sequence_last_value(seqrelid) IS NOT NULL"
 )

@@ -37,6 +37,7 @@ class LogicalConnection:
         self._has_ended = False
         self._is_working = False  # a unit is being answered
         self._skips = False  # after an error, until the Sync
+        self._unit = Unit()  # that is being answered, or was the last
         self._units: deque[Unit] = deque()
         self._runner: asyncio.Task[None] | None = None
         self._cancelling: asyncio.Future[None] | None = None
@@ -103,6 +104,11 @@ class LogicalConnection:
         else:
             self._execution.cancel()
 
+    def end_statement(self, reason: str) -> None:
+        """Cancel what runs; also a COPY, which would wait for the rest of its data first."""
+        self._unit.fail_copy(reason)
+        self._execution.cancel()
+
     async def abandon(self) -> None:
         """Lose the transaction in progress and then the connection."""
         await self._execution.locks.close()
@@ -142,7 +148,7 @@ class LogicalConnection:
     def _start(self, code: int, body: bytes) -> None:
         if code == messages.CANCEL_REQUEST:
             number = int.from_bytes(body[:4], "big")
-            if (connection := self._sandbox.connections.get(number)) is not None:
+            if (connection := self._sandbox.connections.find(number)) is not None:
                 connection.cancel()
             self.lose()
             return
@@ -174,7 +180,7 @@ class LogicalConnection:
             transaction.has_failed
             or transaction.refusal
             or transaction.savepoints
-            or self.session.has_temporary
+            or self._sandbox.temporary
             or self.session.parameters.local
             or self._execution.prepared.open_portals
             or self._execution.locks.may_hold
@@ -186,7 +192,7 @@ class LogicalConnection:
 
     async def _run_units(self) -> None:
         while self._units and not self._has_ended:
-            unit = self._units.popleft()
+            unit = self._unit = self._units.popleft()
             self._is_working = True
             self.session.task, self.session.depth = unit.task, self._sandbox.depth
             try:

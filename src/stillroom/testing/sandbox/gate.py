@@ -2,8 +2,8 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
 
 from stillroom.testing.refusal import Refusal
 from stillroom.testing.sandbox.session import Session
@@ -23,6 +23,7 @@ class Gate:
         self.wait = wait
         self.owner: Session | None = None
         self.busy: Session | None = None
+        self._is_closed = False
         self._waiting: deque[_Waiting] = deque()
         self._free: asyncio.Future[None] | None = None
         self._owned_since = 0.0
@@ -43,8 +44,18 @@ class Gate:
         finally:
             self._leave()
 
+    @contextmanager
+    def closed(self) -> Generator[None]:
+        """Give no turns as long as the block lasts; who has one keeps it."""
+        self._is_closed = True
+        try:
+            yield
+        finally:
+            self._is_closed = False
+            self._wake()
+
     async def free(self) -> None:
-        """Return when no turn is taken; nobody may wait for one."""
+        """Return when no turn is taken, of a gate that is closed."""
         if self.busy is not None:
             self._free = asyncio.get_running_loop().create_future()
             await self._free
@@ -70,6 +81,12 @@ class Gate:
                 return True
         return False
 
+    def dismiss(self, error: Exception) -> None:
+        """Let all who wait go on with an error."""
+        for waiting in self._waiting:
+            if not waiting.turn.done():
+                waiting.turn.set_exception(error)
+
     async def _enter(self, waiting: "_Waiting") -> None:
         if not self._waiting and self._may_run(waiting):
             self.busy = waiting.session
@@ -93,7 +110,7 @@ class Gate:
         self._wake()
 
     def _may_run(self, waiting: "_Waiting") -> bool:
-        return self.busy is None and self._blocker(waiting) is None
+        return not (self._is_closed or self.busy or self._blocker(waiting))
 
     def _blocker(self, waiting: "_Waiting") -> Session | None:
         """Return the owner that somebody waits for, whoever speaks just now."""

@@ -110,8 +110,6 @@ class Session:
     """What it does is seen by plain reads, and is more than locks and numbers of a sequence."""
     has_drawn: bool = False
     """It has written, and so may have drawn a number of a sequence."""
-    has_temporary: bool = False
-    """There have been temporary tables, which a rollback may bring back."""
     depth: int = 0
     """How many levels are wanted, as far as the session knows."""
     _earlier: dict[int, Values] = field(default_factory=dict[int, Values])

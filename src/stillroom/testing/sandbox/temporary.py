@@ -47,15 +47,16 @@ class TemporaryTables:
 
     def __init__(self) -> None:
         self._tables: dict[str, _Table] = {}
+        self._known: dict[str, _Table] = {}  # with those that are gone
 
-    def __len__(self) -> int:
-        """Return the number of tables."""
-        return len(self._tables)
+    def __bool__(self) -> bool:
+        """Say whether there has been a table: a rollback may bring it back."""
+        return bool(self._known)
 
     def may_change(self, statements: Iterable[Statement]) -> bool:
         """Say whether statements may make, drop or rename tables."""
         return any(
-            "TEMP" in statement.words or (self._tables and statement.kind is Kind.WRITE)
+            "TEMP" in statement.words or (self and statement.kind is Kind.WRITE)
             for statement in statements
         )
 
@@ -68,11 +69,11 @@ class TemporaryTables:
         for oid, name, kind in rows:
             key, shown = str(oid), str(name)
             action = found[1] if found is not None and kind == "r" else ""
-            table = self._tables.get(key) or _Table(session, shown, str(kind), action)
+            table = self._known.get(key) or _Table(session, shown, str(kind), action)
             table.is_hidden = shown == table.hidden_name
             if not table.is_hidden:
                 table.name = shown
-            tables[key] = table
+            tables[key] = self._known[key] = table
         self._tables = tables
 
     def arrange(self, session: Session) -> str:

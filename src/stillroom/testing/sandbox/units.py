@@ -16,6 +16,7 @@ class Unit:
     task: asyncio.Task[Any] | None = None
     _kept: list[bytes] = field(default_factory=list[bytes])
     _write: Callable[[bytes], None] | None = None
+    _failure: bytes = b""
 
     @property
     def kind(self) -> bytes:
@@ -29,15 +30,22 @@ class Unit:
 
     def take(self, data: bytes) -> None:
         """Take data of a COPY; an application may send it before the server has asked for it."""
-        if self._write is None:
-            self._kept.append(data)
-        else:
+        if self._write is not None:
             self._write(data)
+        elif not self._failure:
+            self._kept.append(data)
 
     def start_copy(self, write: Callable[[bytes], None]) -> None:
         """Hand on the data that came already, and all that comes."""
-        write(b"".join(self._kept))
-        self._write = write
+        write(self._failure or b"".join(self._kept))
+        self._write = None if self._failure else write
+
+    def fail_copy(self, reason: str) -> None:
+        """Let a COPY fail that takes data, or is going to."""
+        self._failure = Message(b"f", reason.encode() + b"\0").encode()
+        if self._write is not None:
+            self._write(self._failure)
+            self._write = None
 
     def end_copy(self) -> None:
         """Hand nothing on any more."""

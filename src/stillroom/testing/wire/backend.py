@@ -53,6 +53,7 @@ class Backend(asyncio.Protocol):
         self._messages = Messages()
         self._pending: deque[Pending] = deque()
         self._unsent: list[bytes] = []
+        self._posted: list[Pending] = []
         self._is_sending = False
         self._rest: Callable[[Message], None] = _drop
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -89,6 +90,27 @@ class Backend(asyncio.Protocol):
         self._pending.append(pending)
         self._unsent.append(data)
         return pending
+
+    def post(self, data: bytes) -> None:
+        """Do what `send_later` does; `take_posted` tells later how it went."""
+        self._posted.append(self.send_later(data))
+
+    def take_posted(self) -> "list[Pending]":
+        """Return what was posted since the last call."""
+        posted, self._posted = self._posted, []
+        return posted
+
+    async def settle(self) -> None:
+        """Return when all that was posted is answered. Raises BackendError where it has failed."""
+        self.flush()
+        for pending in self.take_posted():
+            if (answer := await pending.done).error is not None:
+                raise BackendError(answer.error)
+
+    @property
+    def has_failed(self) -> bool:
+        """Say whether anything that was posted is known to have failed."""
+        return any(pending.error is not None for pending in self._posted)
 
     @property
     def is_gone(self) -> bool:
