@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import URL, MetaData
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, async_sessionmaker
 
 from stillroom.engine import EngineSettings, create_engine, create_read_engine
 from stillroom.engine.pool import retire
@@ -100,13 +100,13 @@ class DatabaseSessionManager:
             yield connection
 
     @asynccontextmanager
-    async def session(self, *, read_only: bool = False) -> AsyncGenerator[AsyncSession]:
+    async def session(self, *, read_only: bool = False) -> AsyncGenerator[ServiceSession]:
         """Give a session that is rolled back at the end, unless its user has committed."""
         async with self.new_session(read_only=read_only) as session:
             yield session
 
     @asynccontextmanager
-    async def begin(self) -> AsyncGenerator[AsyncSession]:
+    async def begin(self) -> AsyncGenerator[ServiceSession]:
         """Give a session that is committed at the end; an exception rolls it back.
 
         Raises UnknownOutcomeError when the COMMIT is not answered in time.
@@ -115,7 +115,7 @@ class DatabaseSessionManager:
             yield session
             await session.commit()
 
-    def new_session(self, *, read_only: bool = False) -> AsyncSession:
+    def new_session(self, *, read_only: bool = False) -> ServiceSession:
         """Make a session that its user closes; it takes a connection at its first statement.
 
         A read-only one is held to it by PostgreSQL itself, and only a statement that says SET

@@ -13,7 +13,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session, SessionTransaction
 from sqlalchemy.util import greenlet_spawn
 
-from stillroom.engine.reading import is_at_rest, is_autocommit, leave_autocommit
+from stillroom.engine.reading import (
+    enter_autocommit,
+    is_at_rest,
+    is_autocommit,
+    leave_autocommit,
+)
 from stillroom.errors import UnknownOutcomeError
 
 logger = logging.getLogger("stillroom")
@@ -74,17 +79,23 @@ class ServiceSession(AsyncSession):
             return
         await self.flush()
         await asyncio.sleep(0)  # a cancellation that is due arrives here, before COMMIT is sent
-        committing = asyncio.ensure_future(super().commit())
-        cancelled = await _wait(committing, self.info.get(TIMEOUT, 0))
-        if committing.done():
-            failure = _failure(committing)
-        else:
-            _leave_behind(self, committing)
-            failure = UnknownOutcomeError(_NOT_ANSWERED)
-        if cancelled is not None:
-            raise cancelled
-        if failure is not None:
-            raise failure
+        await self._finish(asyncio.ensure_future(super().commit()))
+
+    async def commit_with(self, work: Callable[[Connection], T]) -> T:
+        """Commit, together with one last statement; return what the function returns that runs it.
+
+        Where the session has done nothing before, that statement is a transaction by itself, in one
+        round trip. It is kept from cancellations as a COMMIT is, and raises what `commit` raises.
+        """
+        if READS in self.info or _HAS_ENDED in self.info or self._has_work():
+            result = await self.run_sync(_on_its_connection, work)
+            await self.commit()
+            return result
+        await asyncio.sleep(0)  # a cancellation that is due arrives here, before it is sent
+        committing: asyncio.Future[T] = asyncio.ensure_future(greenlet_spawn(self._run_alone, work))
+        # PostgreSQL ends a statement after the same time, and what it says then is worth a wait.
+        await self._finish(committing, more=_GRACE)
+        return committing.result()
 
     async def close(self) -> None:
         """Roll back what is not committed and return the connection; the session has ended.
@@ -106,6 +117,39 @@ class ServiceSession(AsyncSession):
         """Close the connection instead of returning it: its server is of no more use."""
         self.info[_HAS_ENDED] = True
         await self._end(super().invalidate)
+
+    def _has_work(self) -> bool:
+        session = self.sync_session
+        return bool(self.in_transaction() or session.new or session.dirty or session.deleted)
+
+    def _run_alone(self, work: Callable[[Connection], T]) -> T:
+        with self.get_bind().engine.connect() as connection:
+            self.info[_CONNECTION] = connection
+            enter_autocommit(connection)
+            try:
+                result = work(connection)
+                connection.commit()  # for those who listen: PostgreSQL has done it
+            except DBAPIError as error:
+                if getattr(error.orig, "sqlstate", None) == "25006":
+                    connection.invalidate()  # its server takes no writes any more
+                raise
+            finally:
+                if not connection.invalidated:
+                    leave_autocommit(connection)
+        return result
+
+    async def _finish(self, committing: "asyncio.Future[Any]", more: float = 0) -> None:
+        timeout = self.info.get(TIMEOUT, 0)
+        cancelled = await _wait(committing, timeout and timeout + more)
+        if committing.done():
+            failure = _failure(committing)
+        else:
+            _leave_behind(self, committing)
+            failure = UnknownOutcomeError(_NOT_ANSWERED)
+        if cancelled is not None:
+            raise cancelled
+        if failure is not None:
+            raise failure
 
     def _has_nothing_to_undo(self) -> bool:
         if (connection := self._connection_in_use()) is None:
@@ -157,7 +201,7 @@ def _on_its_connection(session: Session, work: Callable[[Connection], T]) -> T:
     return work(session.connection())
 
 
-async def _wait(task: asyncio.Future[None], timeout: float) -> asyncio.CancelledError | None:  # noqa: ASYNC109
+async def _wait(task: asyncio.Future[Any], timeout: float) -> asyncio.CancelledError | None:  # noqa: ASYNC109
     """Wait for the end of a task or of the time; return the cancellation that came meanwhile."""
     clock = asyncio.get_running_loop().time
     deadline = clock() + (timeout or math.inf)
@@ -172,7 +216,7 @@ async def _wait(task: asyncio.Future[None], timeout: float) -> asyncio.Cancelled
     return cancelled
 
 
-def _failure(committing: asyncio.Future[None]) -> BaseException | None:
+def _failure(committing: asyncio.Future[Any]) -> BaseException | None:
     failure = committing.exception()
     if isinstance(failure, DBAPIError) and failure.connection_invalidated:
         # "terminating connection" is no answer either: it may have been committed before that.
@@ -182,7 +226,7 @@ def _failure(committing: asyncio.Future[None]) -> BaseException | None:
     return failure
 
 
-def _leave_behind(session: AsyncSession, committing: asyncio.Future[None]) -> None:
+def _leave_behind(session: AsyncSession, committing: asyncio.Future[Any]) -> None:
     session.info[_LEFT_BEHIND] = True
     connection: Connection = session.info[_CONNECTION]
     driver_connection: Any = connection.connection.driver_connection
@@ -193,7 +237,7 @@ def _leave_behind(session: AsyncSession, committing: asyncio.Future[None]) -> No
 
 
 async def _await_outcome(
-    session: AsyncSession, committing: asyncio.Future[None], driver_connection: Any
+    session: AsyncSession, committing: asyncio.Future[Any], driver_connection: Any
 ) -> None:
     await asyncio.wait({committing})
     failure = None if committing.cancelled() else committing.exception()
@@ -203,7 +247,7 @@ async def _await_outcome(
     await driver_connection.close()  # SQLAlchemy leaves one of psycopg open
 
 
-def _log_loss(ending: asyncio.Future[None]) -> None:
+def _log_loss(ending: asyncio.Future[Any]) -> None:
     failure = None if ending.cancelled() else ending.exception()
     if ending.cancelled() or failure is not None:
         logger.warning("A connection was lost at its end: %s", type(failure).__name__)
@@ -226,6 +270,8 @@ _CONNECTION = "stillroom.connection"
 _HAS_ENDED = "stillroom.has_ended"
 _LEFT_BEHIND = "stillroom.left_behind"
 
+_GRACE = 1.0  # seconds
+
 _NOT_ANSWERED = (
     "PostgreSQL has not answered a COMMIT in time; its outcome is unknown. Look whether the work "
     "is there before it is done again."
@@ -236,4 +282,4 @@ _LOST = (
 )
 
 # The event loop keeps only weak references to tasks.
-_endings: set[asyncio.Future[None]] = set()
+_endings: set[asyncio.Future[Any]] = set()

@@ -17,6 +17,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from stillroom.engine import EngineSettings
 from stillroom.fastapi import (
+    InsertResponse,
     JSONArrayResponse,
     SessionDependency,
     UnitOfWorkRoute,
@@ -24,6 +25,7 @@ from stillroom.fastapi import (
     lifespan,
     unit_of_work,
 )
+from stillroom.json import JSONInsert
 from stillroom.manager import DatabaseSessionManager
 from stillroom.model import Model
 
@@ -108,6 +110,22 @@ router = APIRouter(route_class=UnitOfWorkRoute)
 async def returned_model(name: str, db: AsyncSession = Depends(get_db)) -> Item:
     """Return the row itself."""
     return await Item.create(db, name=name)
+
+
+NEW_ITEM = JSONInsert(Item, ItemSchema)
+NEW_SLOT = JSONInsert(Slot, ItemSchema)
+
+
+@router.post("/inserted", response_model=ItemSchema)
+async def inserted(name: str, db: AsyncSession = Depends(get_db)) -> InsertResponse:
+    """Return the row that is inserted when the work commits."""
+    return InsertResponse(NEW_ITEM, db, {"name": name})
+
+
+@router.post("/deferred-inserted", response_model=ItemSchema)
+async def deferred_inserted(name: str, db: AsyncSession = Depends(get_db)) -> InsertResponse:
+    """Do so with a row that a constraint may refuse at COMMIT."""
+    return InsertResponse(NEW_SLOT, db, {"name": name})
 
 
 @router.post("/returned-response")

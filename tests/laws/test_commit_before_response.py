@@ -12,6 +12,7 @@ PREFIXES = ["", "/nested/deep"]
     ("path", "status"),
     [
         ("/returned-model", 200),
+        ("/inserted", 200),
         ("/returned-response", 200),
         ("/returned-response?status=201", 201),
         ("/returned-response?status=399", 399),
@@ -53,12 +54,13 @@ def test_what_a_streaming_view_wrote_is_committed_before_the_stream_starts(
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
-def test_a_commit_that_fails_is_an_error_response(service: Service, prefix: str) -> None:
+@pytest.mark.parametrize("path", ["/deferred", "/deferred-inserted"])
+def test_a_commit_that_fails_is_an_error_response(service: Service, prefix: str, path: str) -> None:
     """A constraint that is checked at COMMIT refuses the second row: 409, and one row."""
-    name = f"deferred{prefix}"
+    name = f"{path}{prefix}"
     params = {"name": name}
 
-    answers = [service.client.post(f"{prefix}/deferred", params=params) for _ in range(2)]
+    answers = [service.client.post(f"{prefix}{path}", params=params) for _ in range(2)]
 
     assert [answer.status_code for answer in answers] == [200, 409]
     assert answers[1].json()["errors"] == [

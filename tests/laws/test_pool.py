@@ -10,6 +10,7 @@ from tests.laws.conftest import Service, wait_until
 
 KINDS: list[tuple[str, str, dict[str, Any], float]] = [
     ("POST", "/returned-model", {}, 20),
+    ("POST", "/inserted", {}, 20),
     ("POST", "/exception", {}, 20),
     ("POST", "/deferred", {"name": "mix"}, 20),
     ("POST", "/bad-model", {}, 20),

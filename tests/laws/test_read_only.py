@@ -39,14 +39,15 @@ def test_a_connection_that_read_can_write_again(service: Service) -> None:
             assert written.status_code == 200
 
 
-def test_a_write_session_on_a_database_that_takes_no_writes_is_a_503(service: Service) -> None:
+@pytest.mark.parametrize("path", ["/returned-model", "/inserted"])
+def test_a_write_session_on_a_database_that_takes_no_writes_is_a_503(
+    service: Service, path: str
+) -> None:
     """A demoted primary: 503 with Retry-After, and the connection to it is discarded."""
     pids = set(_pids(service))
     service.client.post("/statement", content="SET default_transaction_read_only = on")
 
-    answers = [
-        service.client.post("/returned-model", params={"name": f"demoted-{n}"}) for n in range(3)
-    ]
+    answers = [service.client.post(path, params={"name": f"demoted{path}-{n}"}) for n in range(3)]
 
     assert [answer.status_code for answer in answers] == [503, 200, 200]
     assert answers[0].headers["retry-after"] == "1"

@@ -8,6 +8,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 import stillroom
 from stillroom.model import Model
+from stillroom.session import ServiceSession
 
 
 class Base(Model, DeclarativeBase):
@@ -31,11 +32,11 @@ async def queries(session: AsyncSession) -> None:
 
 
 async def sessions(manager: stillroom.DatabaseSessionManager) -> None:
-    """Open what the manager has: SQLAlchemy's own classes."""
+    """Open what the manager has: SQLAlchemy's own classes, and a session that is one."""
     async with manager.session(read_only=True) as session:
-        assert_type(session, AsyncSession)
+        assert_type(session, ServiceSession)
     async with manager.begin() as session:
-        assert_type(session, AsyncSession)
+        assert_type(session, ServiceSession)
     async with manager.connect() as connection:
         assert_type(connection, AsyncConnection)
     assert_type(manager.engine, AsyncEngine)

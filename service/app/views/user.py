@@ -6,8 +6,8 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, HTTPException, Response
 from pydantic import BaseModel, ConfigDict, EmailStr, Field, StringConstraints
 from sqlalchemy.ext.asyncio import AsyncSession
-from stillroom.fastapi import JSONArrayResponse, UnitOfWorkRoute
-from stillroom.json import JSONRow, JSONSelect
+from stillroom.fastapi import InsertResponse, JSONArrayResponse, UnitOfWorkRoute
+from stillroom.json import JSONInsert, JSONRow, JSONSelect
 
 from app.database import get_db, sessionmanager
 from app.models import User as UserModel
@@ -47,6 +47,7 @@ class UserSchema(BaseModel):
     full_name: str
 
 
+NEW_USER = JSONInsert(UserModel, UserSchema)
 ONE_USER = JSONRow(UserModel, UserSchema)
 EVERY_USER = JSONSelect(UserModel.every_row(), UserSchema)
 
@@ -69,6 +70,6 @@ async def get_users() -> JSONArrayResponse:
 
 
 @router.post("/create-user", response_model=UserSchema)
-async def create_user(user: UserSchemaCreate, db: AsyncSession = Depends(get_db)) -> UserModel:
+async def create_user(user: UserSchemaCreate, db: AsyncSession = Depends(get_db)) -> InsertResponse:
     """Create a user; an e-mail address belongs to one user, however it is capitalised."""
-    return await UserModel.create(db, **user.model_dump())
+    return InsertResponse(NEW_USER, db, user.model_dump())

@@ -59,6 +59,11 @@ def is_at_rest(connection: Connection) -> bool:
     return is_quiet(_dbapi_connection(connection))
 
 
+def enter_autocommit(connection: Connection) -> None:
+    """Let each statement that comes be a transaction by itself; none has begun."""
+    connection.dialect.set_isolation_level(_dbapi_connection(connection), "AUTOCOMMIT")
+
+
 def leave_autocommit(connection: Connection) -> None:
     """Let the end of a connection's work be a ROLLBACK, whatever it has been."""
     if is_autocommit(connection):

@@ -2,10 +2,12 @@
 
 from stillroom.fastapi.answers import ProblemDetails
 from stillroom.fastapi.application import install, lifespan
+from stillroom.fastapi.insert import InsertResponse
 from stillroom.fastapi.route import SessionDependency, UnitOfWorkRoute, unit_of_work
 from stillroom.fastapi.stream import JSONArrayResponse
 
 __all__ = [
+    "InsertResponse",
     "JSONArrayResponse",
     "ProblemDetails",
     "SessionDependency",

@@ -14,10 +14,11 @@ from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
 from stillroom.errors import ConfigurationError, StillroomError
+from stillroom.fastapi.insert import InsertResponse
 from stillroom.fastapi.override import OverrideWatch
 from stillroom.manager import DatabaseSessionManager
 from stillroom.problems import sqlstate_of
-from stillroom.session import has_writes
+from stillroom.session import ServiceSession, has_writes
 
 _Endpoint = TypeVar("_Endpoint", bound=Callable[..., Any])
 
@@ -63,7 +64,7 @@ class UnitOfWorkRoute(APIRoute):
                 try:
                     response = await _respond(handle, request, overrides)
                     if response.status_code < 400:
-                        await _commit(unit, overrides)
+                        await _commit(unit, overrides, response)
                 except HTTPException as answer:
                     if answer.status_code < 400:
                         await overrides.look()
@@ -89,7 +90,9 @@ async def _respond(
     responses: list[Response] = []
     async with AsyncExitStack() as teardown:
         request.scope["fastapi_function_astack"] = teardown
-        responses.append(await handle(request))
+        responses.append(response := await handle(request))
+        if isinstance(response, InsertResponse) and not response.commits:
+            await response.run()
         await overrides.look()
     if not responses:
         msg = "A dependency with `yield` has passed over an exception; let it raise it again."
@@ -97,8 +100,12 @@ async def _respond(
     return responses[0]
 
 
-async def _commit(unit: "UnitOfWork", overrides: OverrideWatch) -> None:
+async def _commit(
+    unit: "UnitOfWork", overrides: OverrideWatch, response: Response | None = None
+) -> None:
     overrides.check()
+    if isinstance(response, InsertResponse) and response.commits:
+        await response.run()
     await unit.commit()
 
 
@@ -122,7 +129,7 @@ class UnitOfWork:
         self.read_only = read_only
         self._manager: DatabaseSessionManager | None = None
         self.has_lost_writes = False
-        self._session: AsyncSession | None = None
+        self._session: ServiceSession | None = None
         self._is_demoted = False
 
     def session(self, manager: DatabaseSessionManager) -> AsyncSession:

@@ -1,0 +1,88 @@
+"""The rows of a select in the form of a Pydantic model, and JSON made of them."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import BaseModel
+from sqlalchemy import (
+    ColumnElement,
+    Join,
+    LargeBinary,
+    Subquery,
+    Text,
+    cast,
+    func,
+    inspect,
+    literal_column,
+    select,
+)
+
+from stillroom.json.conversion import convert, fields_of, mismatch, takes_null
+from stillroom.json.statement import AnySelect
+
+
+def rows_of(statement: AnySelect, model: type[BaseModel]) -> Subquery:
+    """Return the select with a column for each field of the model, as JSON needs it."""
+    found = _named(statement)
+    nullable = set(_made_nullable(statement))
+    columns: list[ColumnElement[Any]] = []
+    for name, field in fields_of(model):
+        where = f"{model.__name__}.{name}"
+        if name not in found:
+            has = ", ".join(found) or "no column"
+            raise mismatch(where, f"the select has no column of this name; it has {has}")
+        column = found[name]
+        schema = field["schema"]
+        may_be_null = getattr(column, "nullable", False) or column.key in nullable
+        if may_be_null and not takes_null(schema):
+            raise mismatch(where, "the column may be NULL, and the model says never")
+        columns.append(convert(column, schema, where).label(field.get("serialization_alias", name)))
+    return select(*columns).subquery()
+
+
+def object_from(rows: Subquery) -> ColumnElement[Any]:
+    """Return a row as an object."""
+    return func.row_to_json(rows.table_valued())
+
+
+def array_from(rows: Subquery) -> ColumnElement[Any]:
+    """Return all rows as an array, in their order."""
+    return func.coalesce(func.json_agg(object_from(rows)), literal_column("'[]'::json"))
+
+
+def as_utf8(json: ColumnElement[Any]) -> ColumnElement[bytes]:
+    """Return JSON as bytes."""
+    # As bytes: the drivers would decode text, which is encoded again for the response.
+    return func.convert_to(cast(json, Text), literal_column("'UTF8'"), type_=LargeBinary)
+
+
+def _named(statement: AnySelect) -> dict[str, ColumnElement[Any]]:
+    """Return the columns by their names; those of an entity by the names of its attributes."""
+    rows = statement.subquery()
+    named: dict[str, ColumnElement[Any]] = dict(rows.c.items())
+    for described in statement.column_descriptions:
+        entity: Any = described.get("entity")
+        if entity is None or described["expr"] is not entity:
+            continue
+        for attribute in inspect(entity).mapper.column_attrs:
+            name = attribute.columns[0].key
+            if attribute.key != name and name in named:
+                named[attribute.key] = named.pop(name)
+    return named
+
+
+def _made_nullable(statement: AnySelect) -> Iterator[str]:
+    """Yield the columns that an outer join fills with NULL."""
+    outer: set[Any] = set()
+    pending: list[Any] = list(statement.get_final_froms())
+    while pending:
+        part = pending.pop()
+        if isinstance(part, Join):
+            pending += [part.left, part.right]
+            if part.isouter or part.full:
+                outer |= set(part.right.c)
+            if part.full:
+                outer |= set(part.left.c)
+    for name, column in statement.selected_columns.items():
+        if outer & set(column.base_columns) or column in outer:
+            yield name
