@@ -269,12 +269,17 @@ class OtherView(BaseModel):
     id: int
 
 
+def as_id(context: Any) -> int:
+    """Return what another column has."""
+    return int(context.current_parameters["id"])
+
+
 class WithContext(Other):
     """A default that looks at the statement."""
 
     __tablename__ = "with_context"
     id: Mapped[int] = mapped_column(primary_key=True)
-    copy: Mapped[int] = mapped_column(default=lambda context: context.current_parameters["id"])
+    copy: Mapped[int] = mapped_column(default=as_id)
 
 
 class WithValidator(Other):
