@@ -50,7 +50,7 @@ LAYERS = [
 
 DOORS = {
     "alembic": {"migrations"},
-    "anyio": {"manager"},
+    "anyio": {"json", "manager"},
     "asyncpg": {"testing"},
     "fastapi": {"fastapi"},
     "greenlet": {"testing"},

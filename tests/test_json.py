@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum as PyEnum
@@ -29,7 +30,9 @@ from pydantic import (
 )
 from sqlalchemy import (
     ARRAY,
+    JSON,
     BigInteger,
+    Date,
     DateTime,
     Double,
     Enum,
@@ -39,7 +42,10 @@ from sqlalchemy import (
     Time,
     bindparam,
     func,
+    literal_column,
     select,
+    text,
+    true,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
@@ -266,14 +272,86 @@ async def test_a_statement_is_made_once_and_its_values_come_later(session: Async
 
 
 async def test_many_rows_come_in_parts(session: AsyncSession) -> None:
-    """A part is objects with commas between them, in the order of the select."""
-    session.add_all(Owner(id=number, name=str(number)) for number in range(5))
+    """Together they are objects with commas or breaks between them, however many there are."""
+    every = JSONSelect(
+        select(Owner).where(Owner.id < bindparam("end")).order_by(Owner.id.desc()), _Named
+    )
+    session.add_all(Owner(id=number, name=str(number)) for number in range(20_000))
+    for number in (0, 3, 2, 20_000, 1, 3, 2):  # the last answer decides how the next is asked for
+        names = [f'{{"name":"{it}"}}' for it in reversed(range(number))]
+        parts = [part async for part in every.in_parts(session, 2, end=number)]
+        assert b"".join(parts).decode() == ",".join(names)
+        assert (len(parts) > 1) == (number == 20_000)
+        lines = [part async for part in every.in_lines(session, 2, end=number)]
+        assert b"".join(lines).decode() == "\n".join(names)
+
+
+async def test_what_is_infinite_is_what_the_driver_makes_of_it(driver_url: str) -> None:
+    """To asyncpg the first and the last value of Python are infinity, in both directions."""
+    ends = JSONSelect(
+        select(
+            literal_column("'-infinity'::date", Date).label("day"),
+            literal_column("'infinity'::timestamptz", DateTime(timezone=True)).label("moment"),
+            literal_column("'infinity'::timestamp", DateTime).label("naive"),
+        ),
+        create_model("Ends", day=(date, ...), moment=(datetime, ...), naive=(datetime, ...)),
+    )
+    engine = create_async_engine(driver_url.replace("postgresql:", "postgresql+asyncpg:"))
+    async with AsyncSession(engine) as session:
+        found = json.loads(await ends.first(session) or b"")
+    await engine.dispose()
+
+    assert found == {
+        "day": "0001-01-01",
+        "moment": "9999-12-31T23:59:59.999999Z",
+        "naive": "9999-12-31T23:59:59.999999",
+    }
+
+
+async def test_a_line_is_one_line_whatever_is_in_it(session: AsyncSession) -> None:
+    """What COPY would quote or escape comes as it is, and JSON that was stored with breaks too."""
+    name = 'a "b" \\ \\n \r\n \t \x01 \x02 , ü €'
+    session.add(Owner(id=1, name=name))
     await session.flush()
-    every = JSONSelect(select(Owner).order_by(Owner.id.desc()), _Named)
+    raw = text("SELECT '{\n\"a\":\r\n1}'::json AS data").columns(data=JSON).subquery()
+    stored = select(Owner.name, raw.c.data).join(raw, true())
+    line = JSONSelect(stored, create_model("Line", name=(str, ...), data=(Any, ...)))
 
-    parts = [part async for part in every.in_parts(session, 2)]
+    for size in (1, 0):
+        parts = [part async for part in line.in_lines(session, size)]
+        assert b"\n" not in parts[0]
+        assert json.loads(b"".join(parts)) == {"name": name, "data": {"a": 1}}
 
-    assert parts == [b'{"name":"4"},{"name":"3"}', b'{"name":"2"},{"name":"1"}', b'{"name":"0"}']
+
+@pytest.mark.parametrize("ends", [True, False])
+async def test_a_copy_leaves_the_session_as_it_was(session: AsyncSession, ends: bool) -> None:
+    """With its transaction and its timeout, also where the reader stops in the middle."""
+    session.add_all(Owner(id=number, name="n" * 100) for number in range(5000))
+    await session.execute(text("SET LOCAL statement_timeout = '7s'"))
+    every = JSONSelect(select(Owner), _Named)
+
+    async with aclosing(every.in_lines(session, 1)) as parts:
+        async for _ in parts:
+            if not ends:
+                break
+
+    if ends:
+        assert await session.scalar(text("SHOW statement_timeout")) == "7s"
+        assert await session.scalar(select(func.count()).select_from(Owner)) == 5000
+    else:
+        await session.rollback()
+        assert await session.scalar(select(func.count()).select_from(Owner)) == 0
+
+
+async def test_an_error_in_mid_copy_is_raised(session: AsyncSession) -> None:
+    """What came before it is no whole answer."""
+    session.add_all(Owner(id=number, name="n" * 100) for number in range(5000))
+    wrong = select((1 / (4000 - Owner.id)).label("n"))
+    every = JSONSelect(wrong, create_model("Number", n=(Decimal, ...)))
+
+    with pytest.raises(Exception, match="division by zero"):
+        async for _ in every.in_lines(session, 1):
+            pass
 
 
 async def test_a_column_may_be_an_expression(session: AsyncSession) -> None:

@@ -1,4 +1,4 @@
-"""A list of any length as one JSON array."""
+"""A list of any length as one JSON array, or as lines of JSON."""
 
 import json
 from collections.abc import AsyncGenerator, Sequence
@@ -13,8 +13,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from stillroom.fastapi import (
     JSONArrayResponse,
+    JSONLinesResponse,
 )
-from tests.fastapi.conftest import JarSchema, manager
+from stillroom.json import JSONSelect
+from tests.fastapi.conftest import Jar, JarSchema, manager
 
 
 @pytest.mark.parametrize("number", [0, 1, 1999, 2000, 2001, 4000, 4001])
@@ -72,3 +74,34 @@ async def test_parts_may_be_of_any_size(app: FastAPI, client: httpx2.AsyncClient
         return JSONArrayResponse(manager, read, int)
 
     assert (await client.get("/parts")).json() == [1, 2, 3]
+
+
+EVERY_JAR = JSONSelect(Jar.every_row(), JarSchema)
+
+
+@pytest.mark.parametrize("number", [0, 1, 2000, 30_000])
+async def test_rows_may_be_lines(app: FastAPI, client: httpx2.AsyncClient, number: int) -> None:
+    """Each ends with a break; of rows, and of what PostgreSQL has written."""
+
+    async def read(session: AsyncSession, size: int) -> AsyncGenerator[Sequence[Jar]]:
+        async for part in Jar.get_all_in_parts(session, size):
+            yield part
+
+    @app.get("/lines")
+    async def lines(of: str) -> JSONLinesResponse:
+        if of == "rows":
+            return JSONLinesResponse(manager, read, JarSchema)
+        return JSONLinesResponse(manager, EVERY_JAR.in_lines, headers={"X-Of": of})
+
+    async with manager.connect() as connection:
+        fill = "INSERT INTO jars (name) SELECT 'jar ' || n FROM generate_series(1, :number) n"
+        await connection.execute(text(fill), {"number": number})
+    for of in ("rows", "postgresql", "postgresql"):
+        response = await client.get("/lines", params={"of": of})
+        assert response.headers["content-type"] == "application/jsonl"
+        assert response.headers.get("x-of", "rows") == of
+        *found, last = response.content.split(b"\n")
+        assert last == b""
+        names = [json.loads(line)["name"] for line in found]
+        assert names == [f"jar {n + 1}" for n in range(number)]
+        assert ("content-length" in response.headers) == (number <= 2000)

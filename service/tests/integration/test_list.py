@@ -95,9 +95,9 @@ def transactions(connection: psycopg.Connection[Any]) -> int:
 
 
 def waits_for_its_reader(connection: psycopg.Connection[Any]) -> bool:
-    """Say whether a cursor of the server has stood still for a while."""
+    """Say whether a COPY of the server can send nothing, a while after it has begun."""
     row = connection.execute(
-        f"SELECT count(*) {OF_THE_SERVER} AND state = 'idle in transaction' "
-        "AND state_change < clock_timestamp() - interval '0.3 s'"
+        f"SELECT count(*) {OF_THE_SERVER} AND wait_event = 'ClientWrite' "
+        "AND query_start < clock_timestamp() - interval '0.5 s'"
     ).fetchone()
     return row is not None and row[0] == 1

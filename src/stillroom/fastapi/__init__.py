@@ -4,11 +4,12 @@ from stillroom.fastapi.answers import ProblemDetails
 from stillroom.fastapi.application import install, lifespan
 from stillroom.fastapi.insert import InsertResponse
 from stillroom.fastapi.route import SessionDependency, UnitOfWorkRoute, unit_of_work
-from stillroom.fastapi.stream import JSONArrayResponse
+from stillroom.fastapi.stream import JSONArrayResponse, JSONLinesResponse
 
 __all__ = [
     "InsertResponse",
     "JSONArrayResponse",
+    "JSONLinesResponse",
     "ProblemDetails",
     "SessionDependency",
     "UnitOfWorkRoute",

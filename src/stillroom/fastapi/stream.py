@@ -1,8 +1,8 @@
-"""A list of any length as one JSON array, in constant memory."""
+"""A list of any length as one response, in constant memory."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import TypeAdapter
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -14,62 +14,101 @@ from stillroom.manager import DatabaseSessionManager
 PART = 2_000
 """How many rows are read at a time; two parts at most are in memory."""
 
+Read = Callable[[AsyncSession, int], AsyncGenerator[Any]]
+"""Read rows by a session, in parts of so many."""
 
-class JSONArrayResponse(StreamingResponse):
-    """Send rows as a JSON array, read part by part from a server-side cursor.
 
-    `read` gets a read session of the response's own, for the unit of work has ended when a
-    response is sent, and the size of a part. It yields rows, whose response model is `model`; or,
-    without a model, their JSON with commas between them, as `JSONSelect.in_parts` does. The first
-    part is read before the response starts, so a database that is away is an error
+class _ListResponse(StreamingResponse):
+    """Send rows that are read part by part.
+
+    The first part is read before the response starts, so a database that is away is an error
     response. A list of one part is sent whole; an error later on cuts the response, so that no
     client takes half a list for the whole. A client that leaves ends the query.
     """
 
-    media_type = "application/json"
+    opening: ClassVar[bytes]
+    between: ClassVar[bytes]
+    closing: ClassVar[bytes]
+    empty: ClassVar[bytes]
 
     def __init__(
         self,
         manager: DatabaseSessionManager,
-        read: Callable[[AsyncSession, int], AsyncGenerator[Sequence[Any]]],
+        read: Read,
         model: type[Any] | None = None,
+        *,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
+        """Take what reads, from a read session of the response's own and the size of a part.
+
+        It yields rows, whose response model is `model`; or, without a model, their JSON in pieces
+        of any length, as `JSONSelect` does.
+        """
         self._row: TypeAdapter[Any] | None = None if model is None else TypeAdapter(model)
         self._manager = manager
         self._read = read
         self._is_whole = False
-        super().__init__(content=())
+        super().__init__(content=(), headers=headers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Read the first part, then send."""
         async with aclosing(self._parts()) as parts:
             first = await anext(parts)
-            if self._is_whole:
-                self.headers["content-length"] = str(len(first))
-            self.body_iterator = _chain(first, parts)
-            await super().__call__(scope, receive, send)
+            if not self._is_whole:
+                self.body_iterator = _chain(first, parts)
+                await super().__call__(scope, receive, send)
+                return
+        self.headers["content-length"] = str(len(first))
+        start = {"type": "http.response.start", "status": self.status_code}
+        await send({**start, "headers": self.raw_headers})
+        await send({"type": "http.response.body", "body": first})
+        if self.background is not None:
+            await self.background()
 
     async def _parts(self) -> AsyncGenerator[bytes]:
         # One part is held back: only when the rows end is it known to be the last.
-        opening, held = b"[", b""
+        held: bytes | None = None
+        self._is_whole = True
         async with (
             self._manager.session(read_only=True) as session,
             aclosing(self._read(session, PART)) as parts,
         ):
-            async for rows in parts:
-                if not rows:
+            async for part in parts if self._row is None else self._dump(self._row, parts):
+                if not part:
                     continue
-                if held:
-                    yield opening + held
-                    opening = b","
-                held = bytes(rows) if self._row is None else _dump(self._row, rows)
-        self._is_whole = opening == b"["
-        yield (opening + held if held else opening) + b"]"
+                if held is not None:
+                    self._is_whole = False
+                    yield held
+                held = (self.opening if held is None else b"") + part
+        yield self.empty if held is None else held + self.closing
+
+    async def _dump(
+        self, model: TypeAdapter[Any], parts: AsyncIterator[Any]
+    ) -> AsyncGenerator[bytes]:
+        validate, dump = model.validate_python, model.dump_json
+        before = b""
+        async for rows in parts:
+            if rows:
+                made = [dump(validate(row, from_attributes=True)) for row in rows]
+                yield before + self.between.join(made)
+                before = self.between
 
 
-def _dump(model: TypeAdapter[Any], rows: Sequence[Any]) -> bytes:
-    validate, dump = model.validate_python, model.dump_json
-    return b",".join([dump(validate(row, from_attributes=True)) for row in rows])
+class JSONArrayResponse(_ListResponse):
+    """Send rows as one JSON array: ``JSONArrayResponse(sessionmanager, EVERY_USER.in_parts)``."""
+
+    media_type = "application/json"
+    opening, between, closing, empty = b"[", b",", b"]", b"[]"
+
+
+class JSONLinesResponse(_ListResponse):
+    """Send each row as a line of JSON: ``JSONLinesResponse(sessionmanager, EVERY_USER.in_lines)``.
+
+    https://jsonlines.org
+    """
+
+    media_type = "application/jsonl"
+    opening, between, closing, empty = b"", b"\n", b"\n", b""
 
 
 async def _chain(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -6,15 +6,17 @@ The model documents the answer; whether the select has what it says is looked at
 """
 
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any
 
 from pydantic import BaseModel
-from sqlalchemy import ColumnElement, literal_column, select, type_coerce
+from sqlalchemy import ColumnElement, Integer, bindparam, literal_column, select, type_coerce
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from stillroom.json.conversion import JSONOf
+from stillroom.json.copy import copy_lines
 from stillroom.json.insert import JSONInsert
-from stillroom.json.rows import array_from, as_utf8, object_from, rows_of
+from stillroom.json.rows import array_from, as_line, as_utf8, lines_of_few, object_from, rows_of
 from stillroom.json.statement import AnySelect, ReadyStatement
 from stillroom.model import Model
 from stillroom.session import ServiceSession
@@ -41,6 +43,9 @@ class JSONSelect:
         self._each = select(as_utf8(object_from(rows)))
         self._first = ReadyStatement(self._each.limit(literal_column("1")))
         self._all = ReadyStatement(select(as_utf8(array_from(rows))))
+        self._lines = select(as_line(object_from(rows)))
+        self._few = ReadyStatement(lines_of_few(self._lines, bindparam(_MOST, type_=Integer)))
+        self._were_many = False
 
     async def first(self, session: AsyncSession, /, **values: Any) -> bytes | None:
         """Return the first row as an object, or None where there is no row."""
@@ -53,17 +58,33 @@ class JSONSelect:
     async def in_parts(
         self, session: AsyncSession, size: int, /, **values: Any
     ) -> AsyncGenerator[bytes]:
-        """Read every row through a server-side cursor, `size` rows at a time.
+        """Read every row, as objects with commas between them, in pieces of any length.
 
-        A part is its objects with commas between them. Memory stays that of one part.
+        Up to `size` rows are one piece, made by PostgreSQL; more are sent by COPY, in constant
+        memory. The session has a transaction of its own then, which no timeout of a statement ends.
         """
-        options = {"yield_per": size}
-        rows = await session.stream_scalars(self._each, values, execution_options=options)
-        try:
-            async for part in rows.partitions(size):
-                yield b",".join(part)
-        finally:
-            await rows.close()
+        async with aclosing(self.in_lines(session, size, **values)) as pieces:
+            async for piece in pieces:
+                yield piece.replace(b"\n", b",")
+
+    async def in_lines(
+        self, session: AsyncSession, size: int, /, **values: Any
+    ) -> AsyncGenerator[bytes]:
+        """Do the same with line breaks between the objects: JSON Lines, but for the last break."""
+        # Whether there are more than a few is asked first only where the last answer had few.
+        if not self._were_many:
+            few = await _read(session, self._few, {_MOST: size, **values})
+            if few is not None:
+                yield few
+                return
+        end, rows = b"", 0
+        async with aclosing(copy_lines(session, self._lines, values)) as pieces:
+            async for piece in pieces:
+                rows += piece.count(b"\n")
+                whole = end + piece
+                end = b"\n" if whole.endswith(b"\n") else b""
+                yield whole.removesuffix(b"\n")
+        self._were_many = rows > size
 
 
 class JSONRow:
@@ -112,3 +133,7 @@ async def _read(
     else:  # it may have an engine for each model
         found = await session.scalar(statement.select, values)
     return found
+
+
+_MOST = "stillroom_most"
+"""The bind parameter for how many rows are few."""

@@ -121,9 +121,30 @@ def _convert_decimal(column: ColumnElement[Any]) -> ColumnElement[Any] | None:
 def _convert_datetime(column: ColumnElement[Any]) -> ColumnElement[Any] | None:
     if not isinstance(column.type, DateTime):
         return None
-    if column.type.timezone:
-        return func.to_char(func.timezone("UTC", column), _DATETIME + '"Z"')
-    return func.to_char(column, _DATETIME)
+    has_zone = column.type.timezone
+    kind = "timestamptz" if has_zone else "timestamp"
+    finite = _finite(column, kind, "0001-01-01 00:00:00+00", "9999-12-31 23:59:59.999999+00")
+    if has_zone:
+        return func.to_char(func.timezone("UTC", finite), _DATETIME + '"Z"')
+    return func.to_char(finite, _DATETIME)
+
+
+def _convert_date(column: ColumnElement[Any]) -> ColumnElement[Any] | None:
+    if not isinstance(column.type, Date):
+        return None
+    return _finite(column, "date", "0001-01-01", "9999-12-31")
+
+
+def _finite(column: ColumnElement[Any], kind: str, first: str, last: str) -> ColumnElement[Any]:
+    """Return a column without infinity, which to asyncpg is Python's first and last value."""
+    ends = {"-infinity": first, "infinity": last}
+    return case(
+        *(
+            (column == literal_column(f"'{end}'::{kind}"), literal_column(f"'{value}'::{kind}"))
+            for end, value in ends.items()
+        ),
+        else_=column,
+    )
 
 
 def _require_nested(made: TypeEngine[Any], schema: Schema, where: str) -> None:
@@ -178,7 +199,6 @@ _AS_IT_IS: dict[str, tuple[type[Any], ...]] = {
     "str": (String,),
     "bool": (Boolean,),
     "uuid": (Uuid,),
-    "date": (Date,),
     "time": (Time,),
     "any": (JSON,),
     "dict": (JSON,),
@@ -187,6 +207,7 @@ _CONVERSIONS: dict[str, Callable[[ColumnElement[Any]], ColumnElement[Any] | None
     "float": _convert_float,
     "decimal": _convert_decimal,
     "datetime": _convert_datetime,
+    "date": _convert_date,
 }
 """What makes the JSON of a column that of a type; None where it cannot."""
 

@@ -10,6 +10,7 @@ from sqlalchemy import (
     LargeBinary,
     Subquery,
     Text,
+    case,
     cast,
     func,
     inspect,
@@ -54,6 +55,22 @@ def as_utf8(json: ColumnElement[Any]) -> ColumnElement[bytes]:
     """Return JSON as bytes."""
     # As bytes: the drivers would decode text, which is encoded again for the response.
     return func.convert_to(cast(json, Text), literal_column("'UTF8'"), type_=LargeBinary)
+
+
+def as_line(json: ColumnElement[Any]) -> ColumnElement[str]:
+    """Return JSON as text without a line break, which it may have between its words alone."""
+    line: ColumnElement[str] = func.translate(
+        cast(json, Text), literal_column(r"E'\n\r'"), literal_column("'  '"), type_=Text
+    )
+    return line
+
+
+def lines_of_few(lines: AnySelect, most: ColumnElement[int]) -> AnySelect:
+    """Return the select of all lines as one value of bytes, which is NULL where they are many."""
+    some = lines.limit(most + literal_column("1")).subquery()
+    text = func.string_agg(some.c[0], literal_column(r"E'\n'"))
+    text = func.coalesce(text, literal_column("''"))
+    return select(case((func.count() <= most, as_utf8(text)))).select_from(some)
 
 
 def _named(statement: AnySelect) -> dict[str, ColumnElement[Any]]:
