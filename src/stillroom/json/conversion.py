@@ -137,12 +137,13 @@ def _convert_date(column: ColumnElement[Any]) -> ColumnElement[Any] | None:
 
 def _finite(column: ColumnElement[Any], kind: str, first: str, last: str) -> ColumnElement[Any]:
     """Return a column without infinity, which to asyncpg is Python's first and last value."""
-    ends = {"-infinity": first, "infinity": last}
+
+    def of_type(value: str) -> ColumnElement[Any]:
+        return literal_column(f"'{value}'::{kind}")
+
     return case(
-        *(
-            (column == literal_column(f"'{end}'::{kind}"), literal_column(f"'{value}'::{kind}"))
-            for end, value in ends.items()
-        ),
+        (column == of_type("-infinity"), of_type(first)),
+        (column == of_type("infinity"), of_type(last)),
         else_=column,
     )
 
