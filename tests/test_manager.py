@@ -429,6 +429,7 @@ async def test_a_session_that_ends_while_a_task_still_uses_it_harms_nobody(
     manager: DatabaseSessionManager, read_only: bool
 ) -> None:
     """A forgotten task loses its connection; the next ones to come get a whole one."""
+    loses = manager.engine.dialect.driver == "asyncpg"  # psycopg is waited for
     for _ in range(5):
         async with manager.session(read_only=read_only) as session:
             if not read_only:
@@ -440,7 +441,7 @@ async def test_a_session_that_ends_while_a_task_still_uses_it_harms_nobody(
             async with manager.session(read_only=read_only) as other:
                 assert await Jar.get_all(other) == []
         await asyncio.wait({forgotten})
-        forgotten.exception()  # asyncpg has lost its connection, psycopg was waited for
+        assert (forgotten.exception() is not None) == loses
 
     await nothing_left(manager)
     await manager.close()
