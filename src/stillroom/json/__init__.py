@@ -5,29 +5,18 @@ and ``await users.all(session)`` are bytes that mean what FastAPI would have sen
 The model documents the answer; whether the select has what it says is looked at when it is made.
 """
 
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from pydantic import BaseModel
-from sqlalchemy import (
-    ColumnElement,
-    Join,
-    LargeBinary,
-    Subquery,
-    Text,
-    cast,
-    func,
-    inspect,
-    literal_column,
-    select,
-    type_coerce,
-)
+from sqlalchemy import ColumnElement, literal_column, select, type_coerce
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from stillroom.json.conversion import JSONOf, convert, fields_of, mismatch, takes_null
-from stillroom.json.statement import AnySelect, ReadyStatement
+from stillroom.joins import AnySelect
+from stillroom.json.conversion import JSONOf
+from stillroom.json.rows import array_from, object_from, rows_of, utf8
+from stillroom.json.statement import ReadyStatement, read_row
 from stillroom.model import Model
-from stillroom.session import ServiceSession
 
 
 class JSONSelect:
@@ -45,18 +34,20 @@ class JSONSelect:
 
     def __init__(self, statement: AnySelect, model: type[BaseModel]) -> None:
         """Take a select, whose bind parameters get their values later, and the model."""
-        rows = _rows(statement, model)
-        self._each = select(_utf8(_object(rows)))
+        rows = rows_of(statement, model)
+        self._each = select(utf8(object_from(rows)))
         self._first = ReadyStatement(self._each.limit(literal_column("1")))
-        self._all = ReadyStatement(select(_utf8(_array(rows))))
+        self._all = ReadyStatement(select(utf8(array_from(rows))))
 
     async def first(self, session: AsyncSession, /, **values: Any) -> bytes | None:
         """Return the first row as an object, or None where there is no row."""
-        return await _read(session, self._first, values)
+        row = await read_row(session, self._first, values)
+        return None if row is None else row[0]
 
     async def all(self, session: AsyncSession, /, **values: Any) -> bytes:
         """Return all rows as an array, in the order of the select; PostgreSQL holds it whole."""
-        return await _read(session, self._all, values) or b"[]"
+        row = await read_row(session, self._all, values)
+        return b"[]" if row is None else row[0]
 
     async def in_parts(
         self, session: AsyncSession, size: int, /, **values: Any
@@ -98,7 +89,7 @@ def array_of(statement: AnySelect, model: type[BaseModel], *, of: Any) -> Column
     `of` is what the select is about a row of: a model or table of the outer select.
     ``array_of(select(User).where(User.team_id == Team.id), UserSchema, of=Team).label("members")``
     """
-    rows = select(_array(_rows(statement.correlate(of), model)))
+    rows = select(array_from(rows_of(statement.correlate(of), model)))
     return type_coerce(rows.scalar_subquery(), JSONOf(model, True))
 
 
@@ -107,80 +98,5 @@ def object_of(statement: AnySelect, model: type[BaseModel], *, of: Any) -> Colum
 
     Where the select has no row the column is NULL.
     """
-    rows = select(_object(_rows(statement.correlate(of), model))).limit(1)
+    rows = select(object_from(rows_of(statement.correlate(of), model))).limit(1)
     return type_coerce(rows.scalar_subquery(), JSONOf(model, False))
-
-
-async def _read(
-    session: AsyncSession, statement: ReadyStatement, values: dict[str, Any]
-) -> bytes | None:
-    found: bytes | None
-    if isinstance(session, ServiceSession):
-        found = await session.with_connection(lambda it: statement.scalar(it, values))
-    else:  # it may have an engine for each model
-        found = await session.scalar(statement.select, values)
-    return found
-
-
-def _object(rows: Subquery) -> ColumnElement[Any]:
-    return func.row_to_json(rows.table_valued())
-
-
-def _array(rows: Subquery) -> ColumnElement[Any]:
-    return func.coalesce(func.json_agg(_object(rows)), literal_column("'[]'::json"))
-
-
-def _utf8(json: ColumnElement[Any]) -> ColumnElement[bytes]:
-    # As bytes: the drivers would decode text, which is encoded again for the response.
-    return func.convert_to(cast(json, Text), literal_column("'UTF8'"), type_=LargeBinary)
-
-
-def _rows(statement: AnySelect, model: type[BaseModel]) -> Subquery:
-    """Return the select with a column for each field of the model, as JSON needs it."""
-    found = _named(statement)
-    nullable = set(_made_nullable(statement))
-    columns: list[ColumnElement[Any]] = []
-    for name, field in fields_of(model):
-        where = f"{model.__name__}.{name}"
-        if name not in found:
-            has = ", ".join(found) or "no column"
-            raise mismatch(where, f"the select has no column of this name; it has {has}")
-        column = found[name]
-        schema = field["schema"]
-        may_be_null = getattr(column, "nullable", False) or column.key in nullable
-        if may_be_null and not takes_null(schema):
-            raise mismatch(where, "the column may be NULL, and the model says never")
-        columns.append(convert(column, schema, where).label(field.get("serialization_alias", name)))
-    return select(*columns).subquery()
-
-
-def _named(statement: AnySelect) -> dict[str, ColumnElement[Any]]:
-    """Return the columns by their names; those of an entity by the names of its attributes."""
-    rows = statement.subquery()
-    named: dict[str, ColumnElement[Any]] = dict(rows.c.items())
-    for described in statement.column_descriptions:
-        entity: Any = described.get("entity")
-        if entity is None or described["expr"] is not entity:
-            continue
-        for attribute in inspect(entity).mapper.column_attrs:
-            name = attribute.columns[0].key
-            if attribute.key != name and name in named:
-                named[attribute.key] = named.pop(name)
-    return named
-
-
-def _made_nullable(statement: AnySelect) -> Iterator[str]:
-    """Yield the columns that an outer join fills with NULL."""
-    outer: set[Any] = set()
-    pending: list[Any] = list(statement.get_final_froms())
-    while pending:
-        part = pending.pop()
-        if isinstance(part, Join):
-            pending += [part.left, part.right]
-            if part.isouter or part.full:
-                outer |= set(part.right.c)
-            if part.full:
-                outer |= set(part.left.c)
-    for name, column in statement.selected_columns.items():
-        if outer & set(column.base_columns) or column in outer:
-            yield name
