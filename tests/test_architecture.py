@@ -14,6 +14,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "stillroom"
 
 PARTS = {
     "errors": ["errors"],
+    "pages": ["joins", "pages"],
     "model": ["model"],
     "postgres": ["postgres"],
     "manager": ["engine", "manager", "session", "url"],
@@ -39,7 +40,7 @@ PARTS = {
 
 LAYERS = [
     {"errors"},
-    {"model", "postgres"},
+    {"pages", "model", "postgres"},
     {"manager"},
     {"migrations", "problems", "json", "admission", "retry", "idempotency"},
     {"fastapi", "testing"},
@@ -60,6 +61,7 @@ DOORS = {
     "pytest": {"pytest_plugin"},
     "sqlalchemy": {
         "model",
+        "pages",
         "manager",
         "migrations",
         "problems",

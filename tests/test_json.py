@@ -53,8 +53,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, aliased, mapped_column
 from sqlalchemy.pool import NullPool
 
 from stillroom.errors import ConfigurationError
+from stillroom.joins import AnySelect
 from stillroom.json import JSONSelect, array_of, object_of
-from stillroom.json.statement import AnySelect
 from tests.conftest import DRIVERS, NewDatabase
 
 

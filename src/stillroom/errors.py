@@ -25,6 +25,14 @@ class UncommittedWritesError(StillroomError):
     """Report writes that nobody committed before the response was ready."""
 
 
+class CursorError(StillroomError):
+    """Refuse a cursor that no page of this order has given."""
+
+
+class LimitError(StillroomError):
+    """Refuse a number of rows that is larger than a page may be, or below one."""
+
+
 class PostgresNotFoundError(StillroomError):
     """Report that no PostgreSQL programs were found, where was looked, and what to install."""
 

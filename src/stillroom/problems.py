@@ -9,7 +9,12 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.sql.visitors import iterate
 
-from stillroom.errors import DatabaseUnavailableError, UnknownOutcomeError
+from stillroom.errors import (
+    CursorError,
+    DatabaseUnavailableError,
+    LimitError,
+    UnknownOutcomeError,
+)
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -64,7 +69,7 @@ def phrase(status: int) -> str:
 def problem_of(
     error: BaseException, *, read_only: bool, metadata: MetaData | None = None
 ) -> Problem | None:
-    """Return what an error of the database means to a client, or None for any other error.
+    """Return what an error of the database or of a page means to a client, or None for another.
 
     `read_only` says that the session was a read session: its write is a mistake of the program
     (500), where a write session that may not write stands on a demoted primary (503). `metadata`
@@ -113,12 +118,9 @@ def _driver_error(error: BaseException) -> BaseException:
 
 
 def _without_sqlstate(error: BaseException) -> Problem | None:
-    if isinstance(error, DatabaseUnavailableError):
-        return _UNAVAILABLE
-    if isinstance(error, PoolTimeoutError):
-        return _busy("pool_timeout", "All connections are in use; try again later.")
-    if isinstance(error, UnknownOutcomeError):
-        return _UNKNOWN_OUTCOME
+    for kind, problem in _OWN.items():
+        if isinstance(error, kind):
+            return problem
     if isinstance(error, UnicodeEncodeError) and error.reason == "surrogates not allowed":
         return _BAD_VALUE  # psycopg lets it through; there is no such text in PostgreSQL
     if isinstance(error, DBAPIError):
@@ -197,11 +199,26 @@ _UNAVAILABLE = _busy("database_unavailable", "The database cannot be reached; tr
 _BAD_VALUE = Problem(
     status=422, code="bad_value", detail="The database cannot store a value that was sent."
 )
+_BAD_CURSOR = Problem(
+    status=422,
+    code="bad_cursor",
+    detail="The cursor is none of this list in this order; begin without one.",
+)
+_BAD_LIMIT = Problem(
+    status=422, code="bad_limit", detail="A page cannot have as many rows as were asked for."
+)
 _UNKNOWN_OUTCOME = Problem(
     status=503,
     code="outcome_unknown",
     detail="It is not known whether the work was done; look before it is tried again.",
 )
+_OWN: dict[type[Exception], Problem] = {
+    CursorError: _BAD_CURSOR,
+    DatabaseUnavailableError: _UNAVAILABLE,
+    LimitError: _BAD_LIMIT,
+    PoolTimeoutError: _busy("pool_timeout", "All connections are in use; try again later."),
+    UnknownOutcomeError: _UNKNOWN_OUTCOME,
+}
 
 _PROBLEMS = {
     "08": _UNAVAILABLE,

@@ -3,11 +3,13 @@
 from typing import assert_type
 
 from fastapi import APIRouter, Depends, FastAPI
+from sqlalchemy import Row, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 import stillroom
 from stillroom.model import Model
+from stillroom.pages import Page, Pages
 from stillroom.session import ServiceSession
 
 
@@ -29,6 +31,13 @@ async def queries(session: AsyncSession) -> None:
     assert_type([jar.id for jar in await Jar.get_all(session)], list[int])
     async for part in Jar.get_all_in_parts(session, 10):
         assert_type([jar.id for jar in part], list[int])
+
+
+async def pages(session: AsyncSession) -> None:
+    """Read pages: of one entity they have entities, of several columns rows."""
+    assert_type(await Pages(select(Jar), order_by=[]).rows(session, 10), Page[Jar])
+    columns = Pages(select(Jar.id, Jar), order_by=[Jar.id.desc()])
+    assert_type(await columns.rows(session, 10, "cursor", name="value"), Page[Row[int, Jar]])
 
 
 async def sessions(manager: stillroom.DatabaseSessionManager) -> None:

@@ -3,6 +3,7 @@
 from stillroom.fastapi.answers import ProblemDetails
 from stillroom.fastapi.application import install, lifespan
 from stillroom.fastapi.insert import InsertResponse
+from stillroom.fastapi.links import link_header
 from stillroom.fastapi.route import SessionDependency, UnitOfWorkRoute, unit_of_work
 from stillroom.fastapi.stream import JSONArrayResponse, JSONLinesResponse
 
@@ -15,5 +16,6 @@ __all__ = [
     "UnitOfWorkRoute",
     "install",
     "lifespan",
+    "link_header",
     "unit_of_work",
 ]

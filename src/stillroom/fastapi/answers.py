@@ -16,7 +16,9 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from stillroom.errors import (
+    CursorError,
     DatabaseUnavailableError,
+    LimitError,
     UncommittedWritesError,
     UnknownOutcomeError,
 )
@@ -80,8 +82,10 @@ def answer_errors(app: FastAPI, manager: DatabaseSessionManager) -> None:
         return _answer(request.scope, error, manager)
 
     for kind in (
+        CursorError,
         DBAPIError,
         DatabaseUnavailableError,
+        LimitError,
         PoolTimeoutError,
         UnicodeEncodeError,
         UnknownOutcomeError,

@@ -13,13 +13,13 @@ from pydantic import BaseModel
 from sqlalchemy import ColumnElement, Integer, bindparam, literal_column, select, type_coerce
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from stillroom.joins import AnySelect
 from stillroom.json.conversion import JSONOf
 from stillroom.json.copy import copy_lines
 from stillroom.json.insert import JSONInsert
-from stillroom.json.rows import array_from, as_line, as_utf8, lines_of_few, object_from, rows_of
-from stillroom.json.statement import AnySelect, ReadyStatement
+from stillroom.json.rows import array_from, as_line, lines_of_few, object_from, rows_of, utf8
+from stillroom.json.statement import ReadyStatement, read_row
 from stillroom.model import Model
-from stillroom.session import ServiceSession
 
 __all__ = ["JSONInsert", "JSONRow", "JSONSelect", "array_of", "object_of"]
 
@@ -40,20 +40,22 @@ class JSONSelect:
     def __init__(self, statement: AnySelect, model: type[BaseModel]) -> None:
         """Take a select, whose bind parameters get their values later, and the model."""
         rows = rows_of(statement, model)
-        self._each = select(as_utf8(object_from(rows)))
+        self._each = select(utf8(object_from(rows)))
         self._first = ReadyStatement(self._each.limit(literal_column("1")))
-        self._all = ReadyStatement(select(as_utf8(array_from(rows))))
+        self._all = ReadyStatement(select(utf8(array_from(rows))))
         self._lines = select(as_line(object_from(rows)))
         self._few = ReadyStatement(lines_of_few(self._lines, bindparam(_MOST, type_=Integer)))
         self._were_many = False
 
     async def first(self, session: AsyncSession, /, **values: Any) -> bytes | None:
         """Return the first row as an object, or None where there is no row."""
-        return await _read(session, self._first, values)
+        row = await read_row(session, self._first, values)
+        return None if row is None else row[0]
 
     async def all(self, session: AsyncSession, /, **values: Any) -> bytes:
         """Return all rows as an array, in the order of the select; PostgreSQL holds it whole."""
-        return await _read(session, self._all, values) or b"[]"
+        row = await read_row(session, self._all, values)
+        return b"[]" if row is None else row[0]
 
     async def in_parts(
         self, session: AsyncSession, size: int, /, **values: Any
@@ -73,9 +75,9 @@ class JSONSelect:
         """Do the same with line breaks between the objects: JSON Lines, but for the last break."""
         # Whether there are more than a few is asked first only where the last answer had few.
         if not self._were_many:
-            few = await _read(session, self._few, {_MOST: size, **values})
-            if few is not None:
-                yield few
+            row = await read_row(session, self._few, {_MOST: size, **values})
+            if row is not None and row[0] is not None:
+                yield row[0]
                 return
         end, rows = b"", 0
         async with aclosing(copy_lines(session, self._lines, values)) as pieces:
@@ -122,17 +124,6 @@ def object_of(statement: AnySelect, model: type[BaseModel], *, of: Any) -> Colum
     """
     rows = select(object_from(rows_of(statement.correlate(of), model))).limit(1)
     return type_coerce(rows.scalar_subquery(), JSONOf(model, False))
-
-
-async def _read(
-    session: AsyncSession, statement: ReadyStatement, values: dict[str, Any]
-) -> bytes | None:
-    found: bytes | None
-    if isinstance(session, ServiceSession):
-        found = await session.with_connection(lambda it: statement.scalar(it, values))
-    else:  # it may have an engine for each model
-        found = await session.scalar(statement.select, values)
-    return found
 
 
 _MOST = "stillroom_most"

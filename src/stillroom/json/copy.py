@@ -9,7 +9,7 @@ import anyio
 from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from stillroom.json.statement import AnySelect
+from stillroom.joins import AnySelect
 
 
 async def copy_lines(

@@ -8,7 +8,7 @@ from sqlalchemy import CTE, Column, Connection, bindparam, insert, inspect, sele
 from sqlalchemy.orm import Mapper, aliased
 
 from stillroom.errors import ConfigurationError
-from stillroom.json.rows import as_utf8, object_from, rows_of
+from stillroom.json.rows import object_from, rows_of, utf8
 from stillroom.json.statement import ReadyStatement
 from stillroom.model import Model
 
@@ -47,10 +47,10 @@ class JSONInsert:
             **values,
         }
         statement = self._statement(frozenset(given))
-        row: bytes = statement.scalar(
-            connection, {f"{_NEW}{name}": value for name, value in given.items()}
-        )
-        return row
+        row = statement.row(connection, {f"{_NEW}{name}": it for name, it in given.items()})
+        assert row is not None  # noqa: S101  (INSERT ... RETURNING has one)
+        answer: bytes = row[0]
+        return answer
 
     def _statement(self, names: frozenset[str]) -> ReadyStatement:
         if names not in self._statements:
@@ -58,7 +58,7 @@ class JSONInsert:
                 msg = f"{unknown[0]!r} is no column of {self._mapper.class_.__name__}"
                 raise TypeError(msg)
             rows = select(aliased(self._mapper.class_, self._inserted(names)))
-            each = select(as_utf8(object_from(rows_of(rows, self._model))))
+            each = select(utf8(object_from(rows_of(rows, self._model))))
             self._statements[names] = ReadyStatement(each)
         return self._statements[names]
 

@@ -1,4 +1,4 @@
-"""The rows of a select in the form of a Pydantic model, and JSON made of them."""
+"""The rows of a select as JSON: a column for each field of a model, and objects made of them."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import BaseModel
 from sqlalchemy import (
     ColumnElement,
-    Join,
+    FromClause,
     LargeBinary,
     Subquery,
     Text,
@@ -17,14 +17,25 @@ from sqlalchemy import (
     literal_column,
     select,
 )
+from sqlalchemy.sql.selectable import NamedFromClause
 
+from stillroom.joins import AnySelect, filled_with_null
 from stillroom.json.conversion import convert, fields_of, mismatch, takes_null
-from stillroom.json.statement import AnySelect
 
 
 def rows_of(statement: AnySelect, model: type[BaseModel]) -> Subquery:
-    """Return the select with a column for each field of the model, as JSON needs it."""
-    found = _named(statement)
+    """Return the select with a column for each field of the model, as JSON needs it.
+
+    Raises ConfigurationError where a column cannot have the JSON of its field.
+    """
+    return select(*columns_of(statement, model, statement.subquery())).subquery()
+
+
+def columns_of(
+    statement: AnySelect, model: type[BaseModel], rows: FromClause
+) -> list[ColumnElement[Any]]:
+    """Return the columns of `rows_of` from what has the columns of the select under their names."""
+    found = _named(statement, rows)
     nullable = set(_made_nullable(statement))
     columns: list[ColumnElement[Any]] = []
     for name, field in fields_of(model):
@@ -38,22 +49,21 @@ def rows_of(statement: AnySelect, model: type[BaseModel]) -> Subquery:
         if may_be_null and not takes_null(schema):
             raise mismatch(where, "the column may be NULL, and the model says never")
         columns.append(convert(column, schema, where).label(field.get("serialization_alias", name)))
-    return select(*columns).subquery()
+    return columns
 
 
-def object_from(rows: Subquery) -> ColumnElement[Any]:
-    """Return a row as an object."""
+def object_from(rows: NamedFromClause) -> ColumnElement[Any]:
+    """Return each row as a JSON object."""
     return func.row_to_json(rows.table_valued())
 
 
-def array_from(rows: Subquery) -> ColumnElement[Any]:
-    """Return all rows as an array, in their order."""
+def array_from(rows: NamedFromClause) -> ColumnElement[Any]:
+    """Return all rows as one JSON array."""
     return func.coalesce(func.json_agg(object_from(rows)), literal_column("'[]'::json"))
 
 
-def as_utf8(json: ColumnElement[Any]) -> ColumnElement[bytes]:
-    """Return JSON as bytes."""
-    # As bytes: the drivers would decode text, which is encoded again for the response.
+def utf8(json: ColumnElement[Any]) -> ColumnElement[bytes]:
+    """Return JSON as bytes: the drivers would decode text, which is encoded for the response."""
     return func.convert_to(cast(json, Text), literal_column("'UTF8'"), type_=LargeBinary)
 
 
@@ -70,12 +80,11 @@ def lines_of_few(lines: AnySelect, most: ColumnElement[int]) -> AnySelect:
     some = lines.limit(most + literal_column("1")).subquery()
     text = func.string_agg(some.c[0], literal_column(r"E'\n'"))
     text = func.coalesce(text, literal_column("''"))
-    return select(case((func.count() <= most, as_utf8(text)))).select_from(some)
+    return select(case((func.count() <= most, utf8(text)))).select_from(some)
 
 
-def _named(statement: AnySelect) -> dict[str, ColumnElement[Any]]:
+def _named(statement: AnySelect, rows: FromClause) -> dict[str, ColumnElement[Any]]:
     """Return the columns by their names; those of an entity by the names of its attributes."""
-    rows = statement.subquery()
     named: dict[str, ColumnElement[Any]] = dict(rows.c.items())
     for described in statement.column_descriptions:
         entity: Any = described.get("entity")
@@ -89,17 +98,8 @@ def _named(statement: AnySelect) -> dict[str, ColumnElement[Any]]:
 
 
 def _made_nullable(statement: AnySelect) -> Iterator[str]:
-    """Yield the columns that an outer join fills with NULL."""
-    outer: set[Any] = set()
-    pending: list[Any] = list(statement.get_final_froms())
-    while pending:
-        part = pending.pop()
-        if isinstance(part, Join):
-            pending += [part.left, part.right]
-            if part.isouter or part.full:
-                outer |= set(part.right.c)
-            if part.full:
-                outer |= set(part.left.c)
+    """Yield the names of the columns that an outer join fills with NULL."""
+    outer = filled_with_null(statement)
     for name, column in statement.selected_columns.items():
         if outer & set(column.base_columns) or column in outer:
             yield name

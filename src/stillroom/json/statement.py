@@ -5,10 +5,14 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Connection, Dialect, Select
+from sqlalchemy import Connection, Dialect, Row
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.sql.compiler import SQLCompiler
 
-AnySelect: TypeAlias = "Select[*tuple[Any, ...]]"
+from stillroom.joins import AnySelect
+from stillroom.session import ServiceSession
+
+AnyRow: TypeAlias = "Row[*tuple[Any, ...]]"
 
 
 class ReadyStatement:
@@ -21,8 +25,8 @@ class ReadyStatement:
         self.select = select
         self._compiled: WeakKeyDictionary[Dialect, _Compiled | None] = WeakKeyDictionary()
 
-    def scalar(self, connection: Connection, values: Mapping[str, Any]) -> Any:
-        """Return the first column of the first row, or None where there is no row.
+    def row(self, connection: Connection, values: Mapping[str, Any]) -> "AnyRow | None":
+        """Return the first row, or None where there is none.
 
         Raises sqlalchemy.exc.StatementError where a bind parameter has no value.
         """
@@ -30,8 +34,18 @@ class ReadyStatement:
         if dialect not in self._compiled:
             self._compiled[dialect] = _compile(self.select, dialect)
         if (compiled := self._compiled[dialect]) is None or not compiled.has_all(values):
-            return connection.scalar(self.select, values)
-        return connection.exec_driver_sql(compiled.sql, compiled.parameters(values)).scalar()
+            return connection.execute(self.select, dict(values)).first()
+        return connection.exec_driver_sql(compiled.sql, compiled.parameters(values)).first()
+
+
+async def read_row(
+    session: AsyncSession, statement: ReadyStatement, values: Mapping[str, Any]
+) -> "AnyRow | None":
+    """Return the first row that a session reads, in one round trip, or None."""
+    if isinstance(session, ServiceSession):
+        return await session.with_connection(lambda it: statement.row(it, values))
+    # Another session may have an engine for each model.
+    return (await session.execute(statement.select, dict(values))).first()
 
 
 @dataclass(frozen=True)
