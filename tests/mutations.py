@@ -307,7 +307,7 @@ MUTATIONS = [
         6,
         "no option makes a read session write",
         "engine/reading.py",
-        '    event.listen(engine, "set_connection_execution_options", _refuse_to_write)\n',
+        "        _refuse_to_write(connection.get_execution_options())\n",
         "",
         "tests/test_manager.py",
     ),

@@ -1,4 +1,7 @@
-"""FastAPI on a pool of asyncpg, with models of what comes and what goes."""
+"""FastAPI on a pool of asyncpg, with models of what comes and what goes.
+
+A list goes out as a finished response, which FastAPI documents for speed: it validates no row.
+"""
 
 import os
 from collections.abc import AsyncGenerator
@@ -7,7 +10,8 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
-from fastapi import FastAPI, HTTPException, Request
+import orjson
+from fastapi import FastAPI, HTTPException, Request, Response
 from pydantic import BaseModel, EmailStr
 
 GET = "SELECT id, email, full_name FROM users WHERE id = $1"
@@ -24,10 +28,12 @@ class UserCreate(BaseModel):
     full_name: str
 
 
-class User(UserCreate):
-    """Show a user."""
+class User(BaseModel):
+    """Show a user, whose address was looked at when it came."""
 
     id: UUID
+    email: str
+    full_name: str
 
 
 @asynccontextmanager
@@ -51,9 +57,10 @@ async def get_user(id: UUID, request: Request) -> Any:
 
 
 @app.get("/api/user/get-users", response_model=list[User])
-async def get_users(request: Request) -> Any:
+async def get_users(request: Request) -> Response:
     """Return all users."""
-    return [dict(row) for row in await request.app.state.pool.fetch(LIST)]
+    rows = [dict(row) for row in await request.app.state.pool.fetch(LIST)]
+    return Response(orjson.dumps(rows, default=str), media_type="application/json")
 
 
 @app.post("/api/user/create-user", response_model=User)

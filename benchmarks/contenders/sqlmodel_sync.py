@@ -32,10 +32,12 @@ class User(UserCreate, table=True):
     id: UUID = Field(default_factory=uuid4, primary_key=True)
 
 
-class UserPublic(UserCreate):
-    """Show a user."""
+class UserPublic(SQLModel):
+    """Show a user, whose address was looked at when it came."""
 
     id: UUID
+    email: str
+    full_name: str
 
 
 def get_db() -> Generator[Session]:

@@ -158,6 +158,8 @@ class ServiceSession(AsyncSession):
     def _has_nothing_to_undo(self) -> bool:
         if (connection := self._connection_in_use()) is None:
             return not self.in_transaction()
+        if connection.get_execution_options():
+            return False  # the pool takes back what they have set, which may ask PostgreSQL
         return is_autocommit(connection) and is_at_rest(connection)
 
     async def _close(self) -> None:

@@ -73,7 +73,9 @@ def create_engine(url: URL, settings: EngineSettings, **options: Any) -> AsyncEn
 
     `options` go to SQLAlchemy's create_async_engine and win over what is chosen here.
     """
-    return _create_engine(url, settings, {}, options)
+    engine = _create_engine(url, settings, {}, options)
+    refuse_lost_commit(engine.sync_engine)
+    return engine
 
 
 def create_read_engine(url: URL, settings: EngineSettings) -> AsyncEngine:
@@ -108,7 +110,6 @@ def _create_engine(
     engine = create_async_engine(bare, **{**defaults, **options})
     event.listen(engine.sync_engine, "do_connect", _connect)
     watch_pool(engine.sync_engine, settings.ping_after)
-    refuse_lost_commit(engine.sync_engine)
     return engine
 
 

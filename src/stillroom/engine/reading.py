@@ -31,7 +31,9 @@ def hold_to_reading(engine: Engine) -> None:
     """
     dialect = engine.dialect
 
-    def begin(connection: Connection, cursor: Any, statement: str, *_: Any, **__: Any) -> None:
+    def begin(cursor: Any, statement: str, *arguments: Any) -> None:
+        connection: Connection = arguments[-1].root_connection
+        _refuse_to_write(connection.get_execution_options())
         if (
             cursor.server_side
             or dialect.default_isolation_level != "READ COMMITTED"
@@ -44,9 +46,14 @@ def hold_to_reading(engine: Engine) -> None:
         if dbapi_connection and not dialect.detect_autocommit_setting(dbapi_connection):
             dialect.set_isolation_level(dbapi_connection, "AUTOCOMMIT")
 
-    event.listen(engine, "before_cursor_execute", begin)
+    # Events of the dialect, for each Connection makes its own listeners for those of the engine;
+    # and only when it has asked, on the first connection, whom it speaks to.
+    def listen(*_: Any) -> None:
+        for name in ("do_execute", "do_execute_no_params", "do_executemany"):
+            event.listen(engine, name, begin)
+
+    event.listen(engine, "connect", listen, once=True)
     event.listen(engine, "checkin", end)
-    event.listen(engine, "set_connection_execution_options", _refuse_to_write)
 
 
 def is_autocommit(connection: Connection) -> bool:
@@ -77,7 +84,7 @@ def _dbapi_connection(connection: Connection) -> DBAPIConnection:
     return dbapi_connection
 
 
-def _refuse_to_write(_connection: Connection, options: Mapping[str, Any]) -> None:
+def _refuse_to_write(options: Mapping[str, Any]) -> None:
     if options.get("postgresql_readonly") is False:
         msg = (
             "A read session cannot be made to write. Say @unit_of_work(read_only=False) of the "
