@@ -1,7 +1,8 @@
 """The declarative base: names for constraints, and the queries that every model has."""
 
 import re
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from functools import lru_cache, partial
 from typing import Any, ClassVar, Self, cast
 from uuid import UUID
 
@@ -81,16 +82,13 @@ class Model:
     @classmethod
     def key(cls, id: Any) -> dict[str, Any] | None:
         """Return the values of the primary key by the attributes; None for what is nobody's key."""
-        mapper = inspect(cls, raiseerr=True)
+        entity: Any = cls
+        columns = _primary_key(entity)
         parts: tuple[Any, ...] = id if isinstance(id, tuple) else (id,)  # pyright: ignore[reportUnknownVariableType]
-        if len(parts) != len(mapper.primary_key):
-            columns = len(mapper.primary_key)
-            msg = f"The primary key of {cls.__name__} has {columns} columns, not {len(parts)}"
+        if len(parts) != len(columns):
+            msg = f"The primary key of {cls.__name__} has {len(columns)} columns, not {len(parts)}"
             raise TypeError(msg)
-        key = {
-            mapper.get_property_by_column(column).key: _key(column, part)
-            for column, part in zip(mapper.primary_key, parts, strict=True)
-        }
+        key = {name: read(part) for (name, read), part in zip(columns, parts, strict=True)}
         return None if None in key.values() else key
 
     @classmethod
@@ -133,32 +131,51 @@ _DECLARATIVE_BASES = (DeclarativeBase, DeclarativeBaseNoMeta)
 _INTEGERS: dict[type[Integer], int] = {SmallInteger: 15, BigInteger: 63, Integer: 31}
 
 
-def _key(column: Column[Any], value: Any) -> Any:
-    """Return the value as the column's Python type, or None where it has no such value."""
+@lru_cache(maxsize=1024)
+def _primary_key(entity: type[Any]) -> tuple[tuple[str, Callable[[Any], Any]], ...]:
+    """Return the attributes of the primary key, each with what reads a value of it."""
+    mapper = inspect(entity, raiseerr=True)
+    return tuple(
+        (mapper.get_property_by_column(column).key, _reader(column))
+        for column in mapper.primary_key
+    )
+
+
+def _reader(column: Column[Any]) -> Callable[[Any], Any]:
+    """Return what makes the column's Python type of a value, or None where it has no such value."""
     python_type = column.type.python_type
-    try:
-        if python_type is UUID:
-            return value if isinstance(value, UUID) else _uuid(value)
-        if python_type is int and isinstance(column.type, Integer):
-            return _integer(column.type, value)
-        if python_type is str:
-            value.encode()  # a lone surrogate is no text
-            return None if "\0" in value else value
-    except (AttributeError, TypeError, ValueError):
-        return None
-    return value
+    if python_type is UUID:
+        return _uuid
+    if python_type is int and isinstance(column.type, Integer):
+        bits = next(bits for known, bits in _INTEGERS.items() if isinstance(column.type, known))
+        return partial(_integer, 1 << bits)
+    return _text if python_type is str else _as_it_is
 
 
-def _integer(kind: Integer, value: Any) -> int | None:
+def _uuid(value: Any) -> UUID | None:
+    if isinstance(value, UUID):
+        return value
+    # UUID() also reads braces, "urn:uuid:" and dashes anywhere; PostgreSQL writes 8-4-4-4-12.
+    is_uuid = isinstance(value, str) and _UUID.fullmatch(value) is not None
+    return UUID(value) if is_uuid else None
+
+
+def _integer(end: int, value: Any) -> int | None:
     if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,19}", value):
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool):
         return None
-    bits = next(bits for known, bits in _INTEGERS.items() if isinstance(kind, known))
-    return value if -(1 << bits) <= value < 1 << bits else None
+    return value if -end <= value < end else None
 
 
-def _uuid(text: str) -> UUID | None:
-    # UUID() also reads braces, "urn:uuid:" and dashes anywhere; PostgreSQL writes 8-4-4-4-12.
-    parsed = UUID(text)
-    return parsed if text.lower() in {str(parsed), parsed.hex} else None
+def _text(value: Any) -> str | None:
+    is_text = isinstance(value, str) and _NO_TEXT.search(value) is None
+    return value if is_text else None
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+_UUID = re.compile(r"[0-9A-Fa-f]{8}(-?)(?:[0-9A-Fa-f]{4}\1){3}[0-9A-Fa-f]{12}")
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")  # PostgreSQL has no NUL, UTF-8 no lone surrogate
