@@ -18,7 +18,7 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import DeclarativeBase, DeclarativeBaseNoMeta
+from sqlalchemy.orm import DeclarativeBase, DeclarativeBaseNoMeta, Mapper
 
 NAMING_CONVENTION = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -134,7 +134,7 @@ _INTEGERS: dict[type[Integer], int] = {SmallInteger: 15, BigInteger: 63, Integer
 @lru_cache(maxsize=1024)
 def _primary_key(entity: type[Any]) -> tuple[tuple[str, Callable[[Any], Any]], ...]:
     """Return the attributes of the primary key, each with what reads a value of it."""
-    mapper = inspect(entity, raiseerr=True)
+    mapper: Mapper[Any] = inspect(entity, raiseerr=True)
     return tuple(
         (mapper.get_property_by_column(column).key, _reader(column))
         for column in mapper.primary_key
