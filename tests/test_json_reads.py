@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from psycopg.pq import TransactionStatus
 from pydantic import BaseModel, TypeAdapter
 from sqlalchemy import Enum, bindparam, select
 from sqlalchemy.exc import InvalidRequestError, StatementError
@@ -135,6 +136,23 @@ async def test_a_write_session_reads_what_it_has_not_written_yet(
         assert await ONE_JAR.get(session, new)
     async with manager.session(read_only=True) as session:
         assert await ONE_JAR.get(session, new) is None
+
+
+EVERY_JAR = JSONSelect(Jar.every_row(), JarView)
+
+
+async def test_json_needs_no_transaction(manager: DatabaseSessionManager) -> None:
+    """One row, all of them, or a list that may be long: each is a round trip by itself."""
+    async with manager.session(read_only=True) as session:
+        connection: Any = await session.connection()
+        assert await EVERY_JAR.first(session)
+        assert await EVERY_JAR.all(session)
+        assert [part async for part in EVERY_JAR.in_parts(session, 10)]
+        driver_connection = (await connection.get_raw_connection()).driver_connection
+        if manager.read_engine.dialect.driver == "asyncpg":
+            assert not driver_connection.is_in_transaction()
+        else:
+            assert driver_connection.info.transaction_status == TransactionStatus.IDLE
 
 
 @pytest.mark.parametrize("read_only", [True, False])

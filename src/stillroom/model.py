@@ -8,7 +8,6 @@ from uuid import UUID
 
 from sqlalchemy import (
     BigInteger,
-    Column,
     Integer,
     MetaData,
     Select,
@@ -19,6 +18,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, DeclarativeBaseNoMeta, Mapper
+from sqlalchemy.types import TypeEngine
 
 NAMING_CONVENTION = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -136,18 +136,18 @@ def _primary_key(entity: type[Any]) -> tuple[tuple[str, Callable[[Any], Any]], .
     """Return the attributes of the primary key, each with what reads a value of it."""
     mapper: Mapper[Any] = inspect(entity, raiseerr=True)
     return tuple(
-        (mapper.get_property_by_column(column).key, _reader(column))
+        (mapper.get_property_by_column(column).key, _reader(column.type))
         for column in mapper.primary_key
     )
 
 
-def _reader(column: Column[Any]) -> Callable[[Any], Any]:
-    """Return what makes the column's Python type of a value, or None where it has no such value."""
-    python_type = column.type.python_type
+def _reader(kind: TypeEngine[Any]) -> Callable[[Any], Any]:
+    """Return what makes the Python type of a value, or None where it has no such value."""
+    python_type = kind.python_type
     if python_type is UUID:
         return _uuid
-    if python_type is int and isinstance(column.type, Integer):
-        bits = next(bits for known, bits in _INTEGERS.items() if isinstance(column.type, known))
+    if python_type is int and isinstance(kind, Integer):
+        bits = next(bits for known, bits in _INTEGERS.items() if isinstance(kind, known))
         return partial(_integer, 1 << bits)
     return _text if python_type is str else _as_it_is
 
