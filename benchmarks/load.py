@@ -52,6 +52,11 @@ class Server:
         return (int(fields[11]) + int(fields[12])) / TICKS
 
     @property
+    def pid(self) -> int:
+        """Return the number of its process."""
+        return self._process.pid
+
+    @property
     def memory(self) -> float:
         """Return the most memory that it has used, in MB."""
         status = Path(f"/proc/{self._process.pid}/status").read_text()

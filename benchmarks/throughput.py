@@ -86,7 +86,7 @@ class Contender:
 
     def prepare(self, users: int) -> list[str]:
         """Have so many users; return their ids."""
-        return asyncio.run(_fill(self._url, users))
+        return asyncio.run(fill(self._url, users))
 
     def measure(self, work: Work, *, seconds: int) -> Load:
         """Load the server after a moment that does not count."""
@@ -104,7 +104,7 @@ def main() -> None:
     with ExitStack() as stack:
         settings = {"max_connections": "200"}
         cluster = stack.enter_context(temporary_cluster(settings=settings))
-        _migrate(cluster)
+        migrate(cluster)
         contenders = {
             name: _start(number, application, cluster, stack)
             for number, (name, application) in enumerate(APPLICATIONS.items())
@@ -130,7 +130,7 @@ def main() -> None:
 
 def _start(number: int, application: Application, cluster: Cluster, stack: ExitStack) -> Contender:
     database = f"contender_{number}"
-    asyncio.run(_execute(cluster, f"CREATE DATABASE {database} TEMPLATE larder"))
+    asyncio.run(execute(cluster, f"CREATE DATABASE {database} TEMPLATE larder"))
     url = cluster.url(database)
     environ = {**application.environ, "DATABASE_DSN": url, "DB_CONFIG": with_asyncpg(url)}
     return Contender(stack.enter_context(serve(replace(application, environ=environ))), url)
@@ -188,21 +188,23 @@ def _row(name: str, loads: Sequence[Load], figure: str, unit: float = 1) -> Row:
     return Row(name, [unit * float(getattr(load, figure)) for load in loads])
 
 
-def _migrate(cluster: Cluster) -> None:
+def migrate(cluster: Cluster) -> None:
     """Make the database that those of all are copies of, with the service's table."""
-    asyncio.run(_execute(cluster, "CREATE DATABASE larder"))
+    asyncio.run(execute(cluster, "CREATE DATABASE larder"))
     environ = {**os.environ, "DB_CONFIG": with_asyncpg(cluster.url("larder"))}
     words = [sys.executable, "-m", "alembic", "upgrade", "head"]
     subprocess.run(words, cwd=SERVICE, env=environ, check=True, capture_output=True)
 
 
-async def _execute(cluster: Cluster, statement: str) -> None:
+async def execute(cluster: Cluster, statement: str) -> None:
+    """Run a statement on the server."""
     connection = await cast("Any", asyncpg).connect(cluster.url("postgres"))
     await connection.execute(statement)
     await connection.close()
 
 
-async def _fill(url: str, users: int) -> list[str]:
+async def fill(url: str, users: int) -> list[str]:
+    """Have so many users and no others; return their ids."""
     ids = [uuid4() for _ in range(users)]
     rows = [(key, f"{number}@example.org", "Grace Hopper") for number, key in enumerate(ids)]
     connection = await cast("Any", asyncpg).connect(url)

@@ -128,7 +128,7 @@ _HARMLESS = re.compile(
     | rollup | round | row_number | row_to_json | rpad | rtrim | sets | split_part | sqrt |
     starts_with | string_agg | string_to_array | strpos | substr | substring | sum | timezone |
     to_char | to_date | to_json | to_jsonb | to_number | to_timestamp | to_tsquery | to_tsvector |
-    translate | trim | trunc | ts_rank | unnest | upper | websearch_to_tsquery | width_bucket
+    trim | trunc | ts_rank | unnest | upper | websearch_to_tsquery | width_bucket
     """,
     re.IGNORECASE | re.VERBOSE,
 )

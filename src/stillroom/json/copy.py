@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any
 
 import anyio
@@ -57,22 +57,41 @@ def _literal(statement: AnySelect, dialect: Any) -> tuple[str, Any]:
 async def _of_asyncpg(connection: Any, sql: str, parameters: list[Any]) -> AsyncGenerator[bytes]:
     send, receive = anyio.create_memory_object_stream[bytes](1)
 
+    async def take(piece: bytes) -> None:
+        with suppress(anyio.BrokenResourceError):  # the reader has left, and PostgreSQL goes on
+            await send.send(piece)
+
     async def copy() -> None:
         async with send:
             await connection.copy_from_query(
-                sql, *parameters, output=send.send, format="csv", quote=_QUOTE, delimiter=_DELIMITER
+                sql, *parameters, output=take, format="csv", quote=_QUOTE, delimiter=_DELIMITER
             )
 
-    copying = asyncio.ensure_future(copy())
+    copying = asyncio.create_task(copy())
     try:
         async for piece in receive:
             yield piece
         await copying
     finally:
         receive.close()
-        copying.cancel()
-        with anyio.CancelScope(shield=True):
-            await asyncio.wait({copying})
+        if not copying.done():
+            with anyio.CancelScope(shield=True):
+                await _stop(connection, copying)
+
+
+async def _stop(connection: Any, copying: "asyncio.Task[None]") -> None:
+    """End a COPY whose reader has left.
+
+    PostgreSQL is asked to, and what it still sends is read: a task that is cancelled would leave
+    asyncpg's connection in the middle of it.
+    """
+    cancelled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    await connection._cancel(cancelled)
+    await asyncio.wait({copying}, timeout=_STOP)
+    if not copying.done():
+        connection.terminate()
+        await asyncio.wait({copying})
+    copying.exception()  # nobody else asks for it
 
 
 async def _of_psycopg(connection: Any, sql: str, parameters: Any) -> AsyncGenerator[bytes]:
@@ -84,6 +103,9 @@ async def _of_psycopg(connection: Any, sql: str, parameters: Any) -> AsyncGenera
         async for piece in pieces:
             yield bytes(piece)
 
+
+_STOP = 5.0
+"""Seconds that PostgreSQL has for ending a COPY."""
 
 _PIECE = 1 << 16
 """Bytes that are worth a packet; psycopg gives each row by itself."""

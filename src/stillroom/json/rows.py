@@ -69,9 +69,10 @@ def utf8(json: ColumnElement[Any]) -> ColumnElement[bytes]:
 
 def as_line(json: ColumnElement[Any]) -> ColumnElement[str]:
     """Return JSON as text without a line break, which it may have between its words alone."""
-    line: ColumnElement[str] = func.translate(
-        cast(json, Text), literal_column(r"E'\n\r'"), literal_column("'  '"), type_=Text
-    )
+    # Much faster than translate() where there is none, as nearly always.
+    line: ColumnElement[str] = cast(json, Text)
+    for character in (r"E'\n'", r"E'\r'"):
+        line = func.replace(line, literal_column(character), literal_column("' '"), type_=Text)
     return line
 
 
