@@ -489,6 +489,30 @@ async def test_a_copy_that_is_cancelled_leaves_the_connection(
     assert (await (await session.connection()).get_raw_connection()).driver_connection is driver
 
 
+async def test_others_have_their_turn_while_rows_are_made(session: AsyncSession) -> None:
+    """A generator that never waits does not keep the loop for itself."""
+    waited = longest = 0
+
+    async def take_turns() -> None:
+        nonlocal waited
+        while True:
+            waited = 0
+            await asyncio.sleep(0)
+
+    def rows() -> Iterator[dict[str, Any]]:
+        nonlocal waited, longest
+        for row in jars(range(20_000)):
+            waited += 1
+            longest = max(longest, waited)
+            yield row
+
+    others = asyncio.create_task(take_turns())
+    await Jar.create_many(session, rows())
+    others.cancel()
+
+    assert longest <= 500
+
+
 async def test_memory_is_that_of_a_few_rows(session: AsyncSession) -> None:
     """However many rows there are."""
     await Jar.create_many(session, jars(range(1000)))
@@ -526,6 +550,20 @@ async def test_an_upsert_makes_a_row_or_changes_it(session: AsyncSession) -> Non
     assert (made.id, made.label, made.number, made.size, made.area) == (key, label, number, 3, 9)
     assert made.changed is not None
     assert made.touched is not None
+
+
+async def test_an_upsert_comes_after_what_was_added_before(session: AsyncSession) -> None:
+    """It finds a row that is pending, also in a session that flushes nothing by itself."""
+    session.sync_session.autoflush = False
+    for many, name in ((True, "a"), (False, "b")):
+        jar = Jar(name=name, size=2)
+        session.add(jar)
+        if many:
+            await Jar.upsert_many(session, [{"name": name, "size": 3}], on="name")
+            await session.refresh(jar)
+        else:
+            assert await Jar.upsert(session, {"name": name, "size": 3}, on="name") is jar
+        assert jar.size == 3
 
 
 async def test_an_upsert_that_changes_nothing_returns_the_row(session: AsyncSession) -> None:

@@ -84,7 +84,6 @@ class _Copy:
     async def _try(self) -> bool:
         asyncpg: Any = self.connection.dialect.loaded_dbapi.asyncpg
         async with self._errors([]):
-            await self._begin()
             savepoint = self.driver.transaction()
             await savepoint.start()
             try:
