@@ -97,6 +97,7 @@ class Jar(Base):
         CheckConstraint("size > 0", name="size_positive"),
         UniqueConstraint("name"),
         Index("uq_jars_label", func.lower(text("label")), unique=True),
+        Index("uq_jars_place", "place", unique=True, postgresql_where=text("place = 'throne'")),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
@@ -584,6 +585,16 @@ async def test_what_makes_two_rows_one_may_be_named(session: AsyncSession, on: s
 
     assert (jar.name, jar.label) == (name, "PLUM")
     assert len(await names(session)) == 1
+
+
+async def test_an_index_of_a_part_of_the_rows_may_be_named(session: AsyncSession) -> None:
+    """Its condition says which rows are one; others are not."""
+    first = await Jar.upsert(session, {"name": "a", "place": "throne"}, on="uq_jars_place")
+    second = await Jar.upsert(session, {"name": "b", "place": "throne"}, on="uq_jars_place")
+    third = await Jar.upsert(session, {"name": "c", "place": "yard"}, on="uq_jars_place")
+
+    assert (first is second, second.name) == (True, "b")
+    assert third is not first
 
 
 async def test_many_rows_are_made_or_changed(session: AsyncSession) -> None:
