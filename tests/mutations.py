@@ -103,6 +103,14 @@ MUTATIONS = [
     ),
     Mutation(
         2,
+        "a COPY is in the transaction of its session",
+        "bulk/copying.py",
+        "            await self._begin()\n",
+        "",
+        "tests/test_bulk.py",
+    ),
+    Mutation(
+        2,
         "a response of 400 or more is rolled back",
         "fastapi/route.py",
         "if response.status_code < 400:",
@@ -165,6 +173,14 @@ MUTATIONS = [
         "    connection.detach()  # its place",
         "    # its place",
         "tests/test_manager.py",
+    ),
+    Mutation(
+        3,
+        "PostgreSQL is told of a COPY that was cut off",
+        "bulk/copying.py",
+        "shield=True",
+        "shield=False",
+        "tests/test_bulk.py",
     ),
     Mutation(
         3,

@@ -14,6 +14,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "stillroom"
 
 PARTS = {
     "errors": ["errors"],
+    "bulk": ["bulk"],
     "pages": ["joins", "pages"],
     "model": ["model"],
     "postgres": ["postgres"],
@@ -40,6 +41,7 @@ PARTS = {
 
 LAYERS = [
     {"errors"},
+    {"bulk"},
     {"pages", "model", "postgres"},
     {"manager"},
     {"migrations", "problems", "json", "admission", "retry", "idempotency"},
@@ -51,7 +53,7 @@ LAYERS = [
 
 DOORS = {
     "alembic": {"migrations"},
-    "anyio": {"json", "manager"},
+    "anyio": {"bulk", "json", "manager"},
     "asyncpg": {"testing"},
     "fastapi": {"fastapi"},
     "greenlet": {"testing"},
@@ -60,6 +62,7 @@ DOORS = {
     "pydantic": {"fastapi", "json"},
     "pytest": {"pytest_plugin"},
     "sqlalchemy": {
+        "bulk",
         "model",
         "pages",
         "manager",

@@ -33,6 +33,10 @@ class LimitError(StillroomError):
     """Refuse a number of rows that is larger than a page may be, or below one."""
 
 
+class RowError(StillroomError):
+    """Refuse a row that does not fit its model, and say which of many it is."""
+
+
 class PostgresNotFoundError(StillroomError):
     """Report that no PostgreSQL programs were found, where was looked, and what to install."""
 

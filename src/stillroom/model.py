@@ -20,6 +20,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, DeclarativeBaseNoMeta, Mapper
 from sqlalchemy.types import TypeEngine
 
+from stillroom.bulk import On, Row, Rows, create_many, upsert, upsert_many
+
 NAMING_CONVENTION = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
     "uq": "uq_%(table_name)s_%(column_0_N_name)s",
@@ -67,6 +69,44 @@ class Model:
         session.add(row)
         await session.flush()
         return row
+
+    @classmethod
+    async def create_many(cls, session: AsyncSession, rows: Rows, /) -> int:
+        """Insert rows by COPY and return their number; nothing is committed.
+
+        A row is a dict by the names of attributes; `rows` may be a generator, asynchronous or not,
+        of any length: memory stays that of a few rows. No object is made, so no validator and no
+        event of the ORM sees them. Python's defaults are evaluated for each row, PostgreSQL's are
+        left to it. Rows that leave other columns to it than the one before begin a new COPY; the
+        few things that a COPY cannot write are written by INSERT. All of it is one statement to
+        `statement_timeout`.
+
+        Raises RowError, with the number of the row, for an attribute that the model does not have
+        or that is missing; else what an INSERT raises, as IntegrityError. After any error and after
+        a cancellation the session has to be rolled back.
+        """
+        return await create_many(session, inspect(cls, raiseerr=True), rows)
+
+    @classmethod
+    async def upsert(cls, session: AsyncSession, values: Row, /, *, on: On) -> Self:
+        """Insert a row, or change the one that is there, and return it; nothing is committed.
+
+        `on` says what makes two rows one: an attribute, several, or the name of a constraint or of
+        a unique index, also of one on an expression. What is given is changed, and what has an
+        `onupdate`, but never the primary key. Raises ConfigurationError for an `on` that the
+        model does not have, RowError for such an attribute, and what `create` raises.
+        """
+        return await upsert(session, inspect(cls, raiseerr=True), values, on)
+
+    @classmethod
+    async def upsert_many(cls, session: AsyncSession, rows: Rows, /, *, on: On) -> int:
+        """Insert or change rows, a thousand by a statement, and return their number.
+
+        Rows and their errors are those of `create_many`, what is changed is that of `upsert`.
+        Objects that the session holds already stay as they are. PostgreSQL refuses (21000) two rows
+        of one statement that are one.
+        """
+        return await upsert_many(session, inspect(cls, raiseerr=True), rows, on)
 
     @classmethod
     async def get(cls, session: AsyncSession, id: Any) -> Self | None:

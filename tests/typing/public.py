@@ -29,6 +29,10 @@ async def queries(session: AsyncSession) -> None:
     assert_type(await Jar.create(session, id=1), Jar)
     assert_type(await Jar.get(session, "1"), Jar | None)
     assert_type([jar.id for jar in await Jar.get_all(session)], list[int])
+    assert_type(await Jar.create_many(session, [{"id": 1}]), int)
+    assert_type(await Jar.create_many(session, ({"id": number} for number in range(9))), int)
+    assert_type(await Jar.upsert(session, {"id": 1}, on="id"), Jar)
+    assert_type(await Jar.upsert_many(session, [{"id": 1}], on=["id"]), int)
     async for part in Jar.get_all_in_parts(session, 10):
         assert_type([jar.id for jar in part], list[int])
 

@@ -7,7 +7,9 @@ import pytest
 from sqlalchemy import insert, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from stillroom.model import Model
 from tests.testing.conformance.authors import (
     Author,
     Book,
@@ -15,6 +17,19 @@ from tests.testing.conformance.authors import (
     names,
     value,
 )  # fmt: skip
+
+
+class Base(Model, DeclarativeBase):
+    """The base of a model of the library's own."""
+
+
+class Writer(Base):
+    """A row of `author`."""
+
+    __tablename__ = "author"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
 
 
 async def test_many_values_return_their_ids(engine: AsyncEngine) -> None:
@@ -139,3 +154,25 @@ async def test_a_copy_that_fails_leaves_nothing(engine: AsyncEngine) -> None:
         assert await driver.fetchval("SELECT 1") == 1
 
     assert await names(engine) == []
+
+
+async def test_the_rows_of_a_model_are_copied_in_the_transaction_of_a_session(
+    engine: AsyncEngine,
+) -> None:
+    """What is pending comes first, an error leaves nothing, and others see what is committed."""
+    async with AsyncSession(engine) as session:
+        await Writer.create_many(session, [{"name": "never"}])
+    assert await names(engine) == []
+    async with AsyncSession(engine) as session:
+        session.add(Author(name="first"))
+        given = ({"name": f"{number:05}"} for number in range(5000))
+        assert await Writer.create_many(session, given) == 5000
+        await session.commit()
+        with pytest.raises(IntegrityError, match="duplicate key"):
+            await Writer.create_many(session, [{"name": "new"}, {"name": "first"}])
+        await session.rollback()
+        both = [{"name": "first"}, {"name": "last"}]
+        assert await Writer.upsert_many(session, both, on="name") == 2
+        await session.commit()
+
+    assert await names(engine) == ["first", *(f"{number:05}" for number in range(5000)), "last"]
