@@ -16,6 +16,7 @@ PARTS = {
     "errors": ["errors"],
     "model": ["model"],
     "postgres": ["postgres"],
+    "workers": ["workers"],
     "manager": ["engine", "manager", "session", "url"],
     "migrations": ["migrations"],
     "problems": ["problems"],
@@ -32,14 +33,14 @@ PARTS = {
         "pytest_processes",
         "pytest_run",
     ],
-    "cli": ["cli", "development"],
+    "cli": ["cli", "development", "serving"],
     "__init__": ["__init__"],
 }
 """The modules of each part; a package stands for all that is in it."""
 
 LAYERS = [
     {"errors"},
-    {"model", "postgres"},
+    {"model", "postgres", "workers"},
     {"manager"},
     {"migrations", "problems", "json", "admission", "retry", "idempotency"},
     {"fastapi", "testing"},
