@@ -969,6 +969,46 @@ MUTATIONS = [
         "if statement.changes_schema:",
         "tests/testing/conformance/test_constraints.py",
     ),
+    Mutation(
+        2,
+        "at a stop whoever waits to be accepted is let in",
+        "serving/server.py",
+        "        await self._accept_who_waits()\n",
+        "",
+        "tests/serving/test_stop.py::test_who_waits_while_a_stop_begins_is_answered",
+    ),
+    Mutation(
+        2,
+        "at a stop a request on a kept connection is read",
+        "serving/server.py",
+        "        await asyncio.sleep(_ARRIVAL_SECONDS)\n",
+        "",
+        "tests/serving/test_stop.py::test_who_waits_while_a_stop_begins_is_answered",
+    ),
+    Mutation(
+        2,
+        "at a stop clients are told not to ask again on their connection",
+        "serving/server.py",
+        "        self.server_state.default_headers = [*self.server_state.default_headers, close]\n",
+        "        del close\n",
+        "tests/serving/test_stop.py::test_a_stop_under_load_fails_no_request",
+    ),
+    Mutation(
+        2,
+        "the supervisor stops listening before its workers do",
+        "serving/supervisor.py",
+        "        self._listener.close()  #",
+        "        #",
+        "tests/serving/test_stop.py::test_a_request_under_way_ends_before_the_server",
+    ),
+    Mutation(
+        4,
+        "pools that PostgreSQL has no connections for start nothing",
+        "engine/capacity.py",
+        "        if fitting < (settings.pool_size or 1):\n",
+        "        if fitting < -9999:\n",
+        "tests/test_capacity.py",
+    ),
 ]
 
 

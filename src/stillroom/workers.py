@@ -7,7 +7,8 @@ from stillroom.errors import ConfigurationError
 VARIABLE = "STILLROOM_WORKERS"
 """The variable: the number of processes like this one that use its database, this one included.
 
-`stillroom serve` sets it; under another server, or on several machines, whoever starts them may.
+`stillroom serve` sets it, to its own --workers where it is not more already; under another server,
+or for several machines on one database, whoever starts them may.
 """
 
 

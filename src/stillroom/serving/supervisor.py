@@ -14,7 +14,7 @@ from stillroom.postgres.watchdog import how_it_ended
 from stillroom.serving.child import Child, stop_signal
 from stillroom.serving.listener import listen, listen_at, require_public
 from stillroom.serving.options import Options
-from stillroom.workers import VARIABLE
+from stillroom.workers import VARIABLE, workers
 
 _MARGIN_SECONDS = 4
 """How long after the grace a worker may take to end: it ends itself after half of that."""
@@ -47,7 +47,7 @@ class _Supervisor:
     def __init__(self, options: Options, listener: socket.socket) -> None:
         self._options = options
         self._listener = listener
-        self._environ = {VARIABLE: str(options.workers), **os.environ}
+        self._environ = {**os.environ, VARIABLE: str(max(options.workers, workers() or 0))}
         self._serving: set[Child] = set()
         self._is_said = False
         self._killed: list[int] = []
@@ -59,12 +59,14 @@ class _Supervisor:
             for number in range(self._options.workers)
         ]
         await asyncio.wait([stop, *keepers], return_when=asyncio.FIRST_COMPLETED)
+        is_asked_to_stop = stop.done()
         self._listener.close()  # first of all: the last worker to close its own refuses who comes
         for task in (stop, *keepers):
             task.cancel()
         ends = await asyncio.gather(*keepers, return_exceptions=True)
         for end in ends:
-            if isinstance(end, Exception):
+            # Who stops all processes at once, as systemd does, may meet a worker at its start.
+            if isinstance(end, Exception) and not is_asked_to_stop:
                 raise end
         if self._killed:
             pids = ", ".join(map(str, self._killed))
@@ -121,8 +123,8 @@ class _Supervisor:
             return
         self._is_said = True
         number = self._options.workers
-        workers = "1 worker" if number == 1 else f"{number} workers"
-        _say(f"Serving {self._options.application} on {self._address()}, {workers}.")
+        processes = "1 worker" if number == 1 else f"{number} workers"
+        _say(f"Serving {self._options.application} on {self._address()}, {processes}.")
 
     def _address(self) -> str:
         if self._options.uds is not None:

@@ -14,9 +14,20 @@ from pathlib import Path
 import pytest
 
 from tests.processes import eventually
-from tests.test_serving import FAILING, ServeFactory, serve, service
+from tests.serving.conftest import ServeFactory
 
-__all__ = ["serve", "service"]  # the fixtures
+FAILING = """
+    from contextlib import asynccontextmanager
+    from starlette.applications import Starlette
+    from stillroom.errors import ConfigurationError
+
+    @asynccontextmanager
+    async def open_jars(app):
+        raise {error}
+        yield
+
+    server = Starlette(lifespan=open_jars)
+"""
 
 
 def test_a_factory_makes_the_application(serve: ServeFactory) -> None:

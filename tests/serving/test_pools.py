@@ -13,9 +13,7 @@ import pytest
 
 from stillroom.postgres import temporary_cluster
 from tests.processes import eventually
-from tests.test_serving import Serve, ServeFactory, serve
-
-__all__ = ["serve"]  # the fixture
+from tests.serving.conftest import Serve, ServeFactory
 
 ROOM = 4
 """What is left of max_connections: 3 are reserved, and 3 kept for a migration and psql."""
