@@ -995,6 +995,14 @@ MUTATIONS = [
     ),
     Mutation(
         2,
+        "at a stop no connection begins that would be reset",
+        "serving/listener.py",
+        "        listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, filtered)\n",
+        "        del filtered\n",
+        "tests/serving/test_listener.py",
+    ),
+    Mutation(
+        2,
         "the supervisor stops listening before its workers do",
         "serving/supervisor.py",
         "        self._listener.close()  #",

@@ -47,6 +47,8 @@ APPLICATION = """
         time.sleep(60)
 
     async def busy(scope):
+        time.sleep(0.2)  # the server looks each 0.1 s whether to stop: as soon as it can, now
+        await asyncio.sleep(0)
         Path("begun").touch()
         while not Path("enough").exists():
             time.sleep(0.01)

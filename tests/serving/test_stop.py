@@ -28,23 +28,29 @@ def test_a_request_under_way_ends_before_the_server(serve: ServeFactory, service
     assert "closed" in running.output
 
 
-def test_who_waits_while_a_stop_begins_is_answered(serve: ServeFactory, service: Path) -> None:
+@pytest.mark.parametrize("is_kept", [True, False], ids=["kept connection", "new connection"])
+def test_who_waits_while_a_stop_begins_is_answered(
+    serve: ServeFactory, service: Path, is_kept: bool
+) -> None:
     """A connection that nobody has accepted, and a request that nobody has read, have come."""
     running = serve()
     with contextlib.ExitStack() as stack:
-        kept, busy = (stack.enter_context(contextlib.closing(running.connect())) for _ in "12")
-        kept.request("GET", "/pid")
-        assert kept.getresponse().read()
+
+        def connect() -> http.client.HTTPConnection:
+            return stack.enter_context(contextlib.closing(running.connect()))
+
+        waiting, busy = connect(), connect()
+        waiting.request("GET", "/pid")
+        assert waiting.getresponse().read()
         busy.request("GET", "/busy")
         assert eventually((service / "begun").exists)
-        new = stack.enter_context(contextlib.closing(running.connect()))
-        new.request("GET", "/pid")
-        kept.request("GET", "/pid")
+        waiting = waiting if is_kept else connect()
+        waiting.request("GET", "/pid")
         before = running.sockets()
         running.process.terminate()
-        assert eventually(lambda: running.sockets() < before)  # the worker is told in that moment
+        assert eventually(lambda: running.sockets() == before - 2)  # the worker is told then
         (service / "enough").touch()
-        for connection in (busy, new, kept):
+        for connection in (busy, waiting):
             response = connection.getresponse()
             assert response.status == 200
             assert response.read()

@@ -1,10 +1,13 @@
 """The socket on which clients knock."""
 
 import contextlib
+import ctypes
 import ipaddress
 import os
 import socket
 import stat
+import struct
+import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,6 +57,20 @@ def listen_at(path: Path) -> Generator[socket.socket]:
             path.unlink(missing_ok=True)
 
 
+def let_nobody_new_in(listener: socket.socket) -> None:
+    """Drop what begins a connection from now on; those that have begun are made, and wait.
+
+    A socket that is closed resets who waits at it, and between the last accept() and close() one
+    may come. Linux drops for us: the client tries again after a second, and is refused.
+    https://www.kernel.org/doc/html/latest/networking/filter.html
+    """
+    if sys.platform == "linux" and listener.family != socket.AF_UNIX:
+        program = ctypes.create_string_buffer(_NO_SYN)
+        length = len(_NO_SYN) // _INSTRUCTION.size
+        filtered = struct.pack("HP", length, ctypes.addressof(program))
+        listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, filtered)
+
+
 def require_public(host: str) -> None:
     """Raise ConfigurationError for an address that other machines may reach."""
     if not all(_is_loopback(address) for address in _addresses(host)):
@@ -63,6 +80,19 @@ def require_public(host: str) -> None:
             "where that is meant, or where something else decides who gets here; or listen on "
             "127.0.0.1."
         )
+
+
+_SO_ATTACH_FILTER = 26  # Python has no name for it
+_INSTRUCTION = struct.Struct("HBBI")
+_NO_SYN = b"".join(
+    _INSTRUCTION.pack(*instruction)
+    for instruction in (
+        (0x30, 0, 0, 13),  # load the flags of the TCP header
+        (0x45, 0, 1, 0x02),  # go on where SYN is among them, else skip one
+        (0x06, 0, 0, 0),  # drop
+        (0x06, 0, 0, 0xFFFF),  # take
+    )
+)
 
 
 def _make_room(path: Path) -> None:

@@ -12,12 +12,15 @@ from pathlib import Path
 from stillroom.errors import StillroomError
 from stillroom.postgres.watchdog import how_it_ended
 from stillroom.serving.child import Child, stop_signal
-from stillroom.serving.listener import listen, listen_at, require_public
+from stillroom.serving.listener import let_nobody_new_in, listen, listen_at, require_public
 from stillroom.serving.options import Options
 from stillroom.workers import VARIABLE, workers
 
 _MARGIN_SECONDS = 4
 """How long after the grace a worker may take to end: it ends itself after half of that."""
+
+_HANDSHAKE_SECONDS = 0.1
+"""How long a connection that has begun may take to be made, before a stop."""
 
 _PAUSE_SECONDS = 1
 """Between two starts of a worker that fail while others serve."""
@@ -60,6 +63,9 @@ class _Supervisor:
         ]
         await asyncio.wait([stop, *keepers], return_when=asyncio.FIRST_COMPLETED)
         is_asked_to_stop = stop.done()
+        if is_asked_to_stop:
+            let_nobody_new_in(self._listener)
+            await asyncio.sleep(_HANDSHAKE_SECONDS)
         self._listener.close()  # first of all: the last worker to close its own refuses who comes
         for task in (stop, *keepers):
             task.cancel()
