@@ -13,10 +13,10 @@ from typing import Self
 from urllib.parse import urlsplit
 
 import machine
+from contender import SERVICE, fill, migrate
 from load import Application, Server, serve
 from report import Report, Row, Table
 from rounds import interleave, is_quick
-from throughput import SERVICE, fill, migrate
 
 from stillroom.postgres import Cluster, temporary_cluster, with_asyncpg
 

@@ -34,7 +34,7 @@ class Load:
     rate: float
     """Requests a second."""
     cpu: float
-    """Seconds of the server's own process for each request."""
+    """Seconds of the server's own processes for each request."""
 
 
 class Server:
@@ -47,9 +47,8 @@ class Server:
 
     @property
     def cpu(self) -> float:
-        """Return the seconds of processor that it has used."""
-        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(") ")[2].split()
-        return (int(fields[11]) + int(fields[12])) / TICKS
+        """Return the seconds of processor that it and its workers have used."""
+        return sum(_cpu(pid) for pid in _family(self._process.pid))
 
     @property
     def pid(self) -> int:
@@ -58,11 +57,8 @@ class Server:
 
     @property
     def memory(self) -> float:
-        """Return the most memory that it has used, in MB."""
-        status = Path(f"/proc/{self._process.pid}/status").read_text()
-        found = re.search(r"VmHWM:\s*(\d+) kB", status)
-        assert found is not None
-        return int(found[1]) / 1024
+        """Return the most memory that it and its workers have used, each for itself, in MB."""
+        return sum(_memory(pid) for pid in _family(self._process.pid))
 
     def get(self, path: str) -> bytes:
         """Return the body of an answer. Raises RuntimeError for an error."""
@@ -99,20 +95,17 @@ class Server:
         return Load(float(rate[1]), (self.cpu - before) / int(count[1]))
 
 
+UVICORN = "uvicorn --loop uvloop --http httptools --no-access-log --log-level warning"
+"""Uvicorn as fast as it can: no log of requests."""
+
+
 @contextmanager
-def serve(application: Application) -> Generator[Server]:
-    """Run uvicorn as fast as it can: uvloop, httptools, one worker, no log of requests."""
+def serve(application: Application, command: str = UVICORN) -> Generator[Server]:
+    """Run a command that serves an application on a port; uvicorn with one worker unless given."""
     port = _free_port()
-    words = [sys.executable, "-m", "uvicorn", application.name, "--port", str(port)]
-    words += [
-        "--loop",
-        "uvloop",
-        "--http",
-        "httptools",
-        "--no-access-log",
-        "--log-level",
-        "warning",
-    ]
+    program, *options = command.split()
+    words = [str(Path(sys.executable).with_name(program)), *options]
+    words += [application.name, "--port", str(port)]
     environ = {**os.environ, **application.environ}
     with tempfile.TemporaryFile("w+b") as output:
         process = subprocess.Popen(
@@ -132,6 +125,26 @@ def require_wrk() -> None:
     """Exit where there is no wrk."""
     if shutil.which("wrk") is None:
         sys.exit("wrk makes the load: apt-get install wrk")
+
+
+def _family(pid: int) -> list[int]:
+    children = [
+        int(child)
+        for thread in Path(f"/proc/{pid}/task").iterdir()
+        for child in (thread / "children").read_text().split()
+    ]
+    return [pid, *(one for child in children for one in _family(child))]
+
+
+def _cpu(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def _memory(pid: int) -> float:
+    found = re.search(r"VmHWM:\s*(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    assert found is not None
+    return int(found[1]) / 1024
 
 
 def _free_port() -> int:

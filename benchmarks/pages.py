@@ -5,6 +5,7 @@ import time
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from statistics import median
+from typing import Any
 
 import machine
 from pydantic import BaseModel
@@ -54,7 +55,7 @@ class UserSchema(BaseModel):
     full_name: str
 
 
-ORDER = [User.created_at.desc(), User.id.desc()]
+ORDER: list[Any] = [User.created_at.desc(), User.id.desc()]
 PAGES = Pages(select(User), order_by=ORDER)
 JSON_PAGES = JSONPages(select(User), UserSchema, order_by=ORDER)
 OFFSET = select(User).order_by(*ORDER).limit(LIMIT)

@@ -1,24 +1,20 @@
 """Measure how many requests one worker answers."""
 
-import asyncio
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, cast
-from uuid import UUID, uuid4
+from typing import Any
+from uuid import UUID
 
-import asyncpg
 import machine
-from load import FOLDER, Application, Load, Server, require_wrk, serve
+from contender import CONNECTIONS, SERVICE, WARM, Contender, Work, migrate, serve_users
+from load import Application, Load, require_wrk
 from report import Report, Row, Table
 from rounds import interleave, is_quick
 
-from stillroom.postgres import Cluster, temporary_cluster, with_asyncpg
+from stillroom.postgres import temporary_cluster
 
 METHOD = """\
 Each application is a process of uvicorn (uvloop, httptools, one worker, no log of requests) with a
@@ -31,8 +27,6 @@ each application once, in an order that changes; the table has the median, minim
 All answer the same three routes, and have said the same to the same requests before; contenders/
 has their code, service/ Stillroom's. Each asyncpg pool has 10 connections, but the article's own of
 5 and 10 more that come and go. The bare ASGI function checks nothing: it is the limit."""
-
-SERVICE = FOLDER.parent / "service"
 
 STILLROOM = "Stillroom: the service"
 LIMIT = "bare ASGI function, asyncpg"
@@ -53,17 +47,6 @@ APPLICATIONS = {
 }
 
 
-@dataclass(frozen=True)
-class Work:
-    """What is asked for, and how many users there are."""
-
-    name: str
-    request: str
-    users: int
-    targets: Mapping[str, float]
-    """How many times as fast as a contender Stillroom has to be."""
-
-
 WORKS = [
     Work("get one", "get", 1000, {ARTICLE: 3, BARE: 0.65, LITESTAR: 1.5}),
     Work("list 20", "list", 20, {}),
@@ -71,29 +54,6 @@ WORKS = [
     Work("create", "create", 1000, {ARTICLE: 2, BARE: 0.5, LITESTAR: 1.5}),
     Work("90 % get, 10 % create", "mix", 1000, {ARTICLE: 3, BARE: 0.6, LITESTAR: 1.5}),
 ]
-
-CONNECTIONS = 32
-WARM = 1
-"""Seconds that do not count."""
-
-
-class Contender:
-    """An application that is served, on a database of its own."""
-
-    def __init__(self, server: Server, url: str) -> None:
-        self.server = server
-        self._url = url
-
-    def prepare(self, users: int) -> list[str]:
-        """Have so many users; return their ids."""
-        return asyncio.run(fill(self._url, users))
-
-    def measure(self, work: Work, *, seconds: int) -> Load:
-        """Load the server after a moment that does not count."""
-        ids = self.prepare(work.users)
-        load = partial(self.server.load, work.request, ids, connections=CONNECTIONS)
-        load(seconds=WARM, prefix="warm-")
-        return load(seconds=seconds, prefix="user-")
 
 
 def main() -> None:
@@ -106,7 +66,7 @@ def main() -> None:
         cluster = stack.enter_context(temporary_cluster(settings=settings))
         migrate(cluster)
         contenders = {
-            name: _start(number, application, cluster, stack)
+            name: stack.enter_context(serve_users(number, application, cluster))
             for number, (name, application) in enumerate(APPLICATIONS.items())
         }
         _compare_answers(contenders)
@@ -126,14 +86,6 @@ def main() -> None:
             [*_tables(found), Table("peak memory of the server", "MB", memory)],
             is_busy=machine.is_busy(),
         ).write()
-
-
-def _start(number: int, application: Application, cluster: Cluster, stack: ExitStack) -> Contender:
-    database = f"contender_{number}"
-    asyncio.run(execute(cluster, f"CREATE DATABASE {database} TEMPLATE larder"))
-    url = cluster.url(database)
-    environ = {**application.environ, "DATABASE_DSN": url, "DB_CONFIG": with_asyncpg(url)}
-    return Contender(stack.enter_context(serve(replace(application, environ=environ))), url)
 
 
 def _compare_answers(contenders: Mapping[str, Contender]) -> None:
@@ -186,34 +138,6 @@ def _tables(found: Mapping[str, Mapping[str, Sequence[Load]]]) -> list[Table]:
 
 def _row(name: str, loads: Sequence[Load], figure: str, unit: float = 1) -> Row:
     return Row(name, [unit * float(getattr(load, figure)) for load in loads])
-
-
-def migrate(cluster: Cluster) -> None:
-    """Make the database that those of all are copies of, with the service's table."""
-    asyncio.run(execute(cluster, "CREATE DATABASE larder"))
-    environ = {**os.environ, "DB_CONFIG": with_asyncpg(cluster.url("larder"))}
-    words = [sys.executable, "-m", "alembic", "upgrade", "head"]
-    subprocess.run(words, cwd=SERVICE, env=environ, check=True, capture_output=True)
-
-
-async def execute(cluster: Cluster, statement: str) -> None:
-    """Run a statement on the server."""
-    connection = await cast("Any", asyncpg).connect(cluster.url("postgres"))
-    await connection.execute(statement)
-    await connection.close()
-
-
-async def fill(url: str, users: int) -> list[str]:
-    """Have so many users and no others; return their ids."""
-    ids = [uuid4() for _ in range(users)]
-    rows = [(key, f"{number}@example.org", "Grace Hopper") for number, key in enumerate(ids)]
-    connection = await cast("Any", asyncpg).connect(url)
-    await connection.execute("TRUNCATE users")
-    columns = ["id", "email", "full_name"]
-    await connection.copy_records_to_table("users", records=rows, columns=columns)
-    await connection.execute("VACUUM ANALYZE users")
-    await connection.close()
-    return [key.hex for key in ids]
 
 
 if __name__ == "__main__":

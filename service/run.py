@@ -1,4 +1,4 @@
-"""The server: ``uvicorn run:server``."""
+"""The server: ``stillroom serve run:server``, or any other for ASGI."""
 
 from app import init_app
 

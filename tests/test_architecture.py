@@ -18,6 +18,7 @@ PARTS = {
     "pages": ["joins", "pages"],
     "model": ["model"],
     "postgres": ["postgres"],
+    "workers": ["workers"],
     "manager": ["engine", "manager", "session", "url"],
     "migrations": ["migrations"],
     "problems": ["problems"],
@@ -34,7 +35,7 @@ PARTS = {
         "pytest_processes",
         "pytest_run",
     ],
-    "cli": ["cli", "development"],
+    "cli": ["cli", "development", "serving"],
     "__init__": ["__init__"],
 }
 """The modules of each part; a package stands for all that is in it."""
@@ -42,7 +43,7 @@ PARTS = {
 LAYERS = [
     {"errors"},
     {"bulk"},
-    {"pages", "model", "postgres"},
+    {"pages", "model", "postgres", "workers"},
     {"manager"},
     {"migrations", "problems", "json", "admission", "retry", "idempotency"},
     {"fastapi", "testing"},

@@ -16,6 +16,7 @@ def test_tables_and_plots_are_what_the_figures_say() -> None:
     assert {path.stem for path in (BENCHMARKS / "results").glob("*.json")} == {
         "adoption",
         "isolation",
+        "servers",
         "startup",
         "suite",
     }

@@ -18,7 +18,8 @@ from pathlib import Path
 import pytest
 
 from stillroom.postgres import Cluster, development_data, running, temporary_cluster
-from tests.processes import MARK, children, eventually, mark, nothing_is_left
+from tests.commands import Command, end_all
+from tests.processes import children, eventually
 
 APPLICATION = """
     import asyncio, os, time
@@ -103,40 +104,11 @@ def add_migrations(service: Path, upgrade: str) -> None:
     (versions / "first.py").write_text(textwrap.dedent(REVISION).format(upgrade=upgrade))
 
 
-class Dev:
+class Dev(Command):
     """A running `stillroom dev`."""
 
     def __init__(self, service: Path, *arguments: str, **environ: str) -> None:
-        self.service = service
-        self.marked = mark()
-        self.log = service.parent / f"{self.marked}.log"
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith("DB_")}
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", "from stillroom.cli import main; main()", "dev", *arguments],
-                cwd=service,
-                env={**inherited, **environ, MARK: self.marked, "PYTHONDONTWRITEBYTECODE": "1"},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-
-    @property
-    def output(self) -> str:
-        """Return what it has said."""
-        return self.log.read_text()
-
-    def says(self, pattern: str) -> re.Match[str]:
-        """Wait until it says something; the assertion shows what it said instead."""
-
-        def said() -> bool:
-            return bool(re.search(pattern, self.output)) or self.process.poll() is not None
-
-        eventually(said, 30)
-        match = re.search(pattern, self.output)
-        assert match, self.output
-        return match
+        super().__init__(service, "dev", *arguments, **environ)
 
     def port(self) -> int:
         """Wait until it serves, and return its port."""
@@ -148,17 +120,6 @@ class Dev:
         with contextlib.closing(connection):
             connection.request("GET", path)
             return connection.getresponse().read().decode()
-
-    def ends(self) -> int:
-        """Wait for its end, and return its exit code; nothing of it is left."""
-        code = self.process.wait(30)
-        assert nothing_is_left(self.marked, self.service), self.output
-        return code
-
-    def stop(self, number: int = signal.SIGINT) -> int:
-        """Ask it to stop, and return its exit code; nothing of it is left."""
-        os.killpg(self.process.pid, number)
-        return self.ends()
 
 
 DevFactory = Callable[..., Dev]
@@ -174,11 +135,7 @@ def dev(service: Path) -> Iterator[DevFactory]:
         return started[-1]
 
     yield start
-    for one in started:
-        one.process.kill()
-        one.process.wait()
-    for one in started:
-        nothing_is_left(one.marked, one.service)
+    end_all(started)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

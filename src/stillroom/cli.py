@@ -54,6 +54,56 @@ def dev(
     develop(Options(Path.cwd(), application, host, port, reload, migrate))
 
 
+@_commands.command()
+def serve(  # noqa: PLR0917  (typer gives each its name)
+    application: Annotated[
+        str, typer.Argument(help="The application, or a function that makes it, as module:name.")
+    ] = "run:server",
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(help="The port to listen on; 0 for any.", min=0, max=65535)
+    ] = 8000,
+    uds: Annotated[
+        str | None, typer.Option(help="A unix socket to listen on, instead of host and port.")
+    ] = None,
+    workers: Annotated[int, typer.Option(help="How many processes serve.", min=1)] = 1,
+    grace: Annotated[
+        int, typer.Option(help="How many seconds requests may take to end at a stop.", min=0)
+    ] = 8,
+    public: Annotated[
+        bool,
+        typer.Option("--public", help="Listen where other machines get; there is no login yet."),
+    ] = False,
+    proxy: Annotated[
+        str | None,
+        typer.Option(help="Believe X-Forwarded-For and -Proto of these addresses, by commas."),
+    ] = None,
+    access_log: Annotated[bool, typer.Option("--access-log", help="Log each request.")] = False,
+) -> None:
+    """Serve this folder's application in production: no reload, no migration.
+
+    SIGTERM, SIGHUP and Ctrl-C stop it: no request is accepted any more, those under way end, the
+    lifespan closes the pools; the exit code is then 0. A worker that dies is started anew. The
+    pools of all workers together fit into what PostgreSQL has (max_connections), or nothing starts.
+    """
+    from stillroom.serving.options import Options  # noqa: PLC0415  (as above)
+    from stillroom.serving.supervisor import serve  # noqa: PLC0415
+
+    serve(
+        Options(
+            application=application,
+            host=host,
+            port=port,
+            uds=uds,
+            workers=workers,
+            grace=grace,
+            public=public,
+            proxy=proxy,
+            access_log=access_log,
+        )
+    )
+
+
 @_commands.command(context_settings={"ignore_unknown_options": True})
 def compare(
     arguments: Annotated[

@@ -3,13 +3,14 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import URL, MetaData
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, async_sessionmaker
 
 from stillroom.engine import EngineSettings, create_engine, create_read_engine
+from stillroom.engine.capacity import fitting_pool_size
 from stillroom.engine.pool import retire
 from stillroom.errors import LifecycleError
 from stillroom.session import READS, TIMEOUT, ServiceSession
@@ -55,6 +56,21 @@ class DatabaseSessionManager:
             read_url=None if read_url is None else parse_url(read_url),
             settings=settings or EngineSettings(),
         )
+
+    async def share(self, workers: int) -> None:
+        """Fit the pools of so many processes like this one into the connections of PostgreSQL.
+
+        It is asked once, before the first use: `lifespan` does so under `stillroom serve`. A size
+        that the settings name is kept. Raises ConfigurationError, with the numbers, where it does
+        not fit; where PostgreSQL is away that is logged, and the pools are as big as ever.
+        """
+        opened = self._require_open()
+        if self._engines:
+            msg = "The pools are in use already: await share() right after init(), before that."
+            raise LifecycleError(msg)
+        pools = (opened.url, opened.read_url or opened.url)
+        size = await fitting_pool_size(pools, opened.settings, workers)
+        self._opened = replace(opened, settings=replace(opened.settings, pool_size=size))
 
     async def close(self) -> None:
         """Close the pools of every event loop; connections in use are closed on their return.

@@ -1,7 +1,7 @@
-"""A real server process, as `uvicorn run:server` starts it."""
+"""A real server, as production starts it."""
 
 import os
-import socket
+import re
 import subprocess
 import sys
 import time
@@ -13,13 +13,10 @@ from pathlib import Path
 
 from tests.conftest import SERVICE
 
-BACKLOG = 1024
-"""How many clients may knock at once."""
-
 
 @dataclass(frozen=True)
 class Server:
-    """A server process, its port on the loopback, its log and its database."""
+    """A server's supervisor, its port on the loopback, its log and its database."""
 
     pid: int
     port: int
@@ -48,40 +45,37 @@ class Server:
 
         wait_until(answers, lambda: f"no {status} for {path}:\n{self.log.read_text()[-2000:]}")
 
+    @property
+    def worker(self) -> int:
+        """Return the pid of the process that serves."""
+        return int(Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text())
+
     def peak_memory(self) -> int:
-        """Return the most memory that the process has had since `forget_peak_memory`, in bytes."""
-        status = Path(f"/proc/{self.pid}/status").read_text()
+        """Return the most memory that the worker has had since `forget_peak_memory`, in bytes."""
+        status = Path(f"/proc/{self.worker}/status").read_text()
         line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
         return int(line.split()[1]) * 1024
 
     def forget_peak_memory(self) -> None:
-        """Set the peak to what the process has now; see clear_refs in proc(5)."""
-        Path(f"/proc/{self.pid}/clear_refs").write_text("5")
+        """Set the peak to what the worker has now; see clear_refs in proc(5)."""
+        Path(f"/proc/{self.worker}/clear_refs").write_text("5")
 
 
 @contextmanager
 def serve(url: str, log: Path) -> Generator[Server]:
-    """Run the server on a database, from a socket that listens already; it need not answer yet."""
-    with (
-        socket.create_server(("127.0.0.1", 0), backlog=BACKLOG) as listening,
-        log.open("wb") as out,
-    ):
-        descriptor = listening.fileno()
+    """Run the server on a database; it need not be there."""
+    with log.open("wb") as out:
         process = subprocess.Popen(
-            # Longer than any client here thinks: whoever uses a connection again in the moment in
-            # which the server closes it as idle gets no answer.
-            [
-                *(sys.executable, "-m", "uvicorn", "run:server"),
-                *("--fd", str(descriptor), "--timeout-keep-alive", "60"),
-            ],
-            pass_fds=[descriptor],
+            [Path(sys.executable).with_name("stillroom"), "serve", "--port", "0"],
             stdout=out,
             stderr=out,
             cwd=SERVICE,
             env={**os.environ, "DB_CONFIG": url},
         )
         try:
-            yield Server(process.pid, listening.getsockname()[1], log, url)
+            wait_until(lambda: _port(log) > 0 or process.poll() is not None)
+            assert process.poll() is None, log.read_text()
+            yield Server(process.pid, _port(log), log, url)
         finally:
             process.terminate()
             try:
@@ -90,7 +84,7 @@ def serve(url: str, log: Path) -> Generator[Server]:
                 process.kill()
                 process.wait()
                 raise
-    assert code in {0, -15}, log.read_text()
+    assert code == 0, log.read_text()
 
 
 def wait_until(
@@ -103,3 +97,8 @@ def wait_until(
     while not holds():
         assert time.monotonic() < deadline, complaint()
         time.sleep(0.02)
+
+
+def _port(log: Path) -> int:
+    said = re.search(r"^Serving run:server on http://127\.0\.0\.1:(\d+), ", log.read_text(), re.M)
+    return int(said[1]) if said else 0

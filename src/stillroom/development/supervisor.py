@@ -9,16 +9,14 @@ import asyncio
 import contextlib
 import os
 import shlex
-import signal
 import socket
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
-from stillroom.development.child import Child
 from stillroom.errors import ConfigurationError, StillroomError
 from stillroom.postgres import (
     Cluster,
@@ -30,8 +28,10 @@ from stillroom.postgres import (
     with_asyncpg,
 )
 from stillroom.postgres.watchdog import how_it_ended
+from stillroom.serving.child import Child, stop_signal
+from stillroom.serving.listener import listen
 
-_BACKLOG = 2048
+_STOP_SECONDS = 6  # a worker ends itself after four, whatever hangs in it
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class _Supervisor:
         self._addresses_said = False
 
     async def run(self) -> None:
-        self._expect("signal", _stop_signal())
+        self._expect("signal", stop_signal())
         with contextlib.ExitStack() as stack:
             self._listener = stack.enter_context(_listen(self._options))
             if not given_url(os.environ):
@@ -136,7 +136,7 @@ class _Supervisor:
     async def _start_worker(self) -> None:
         number = self._listener.fileno()
         arguments = ["serve", self._options.application, str(number)]
-        self._worker = await Child.start(self._folder, self._environ, arguments, [number])
+        self._worker = await self._start(arguments, [number])
         self._expect("worker", self._worker.process.wait())
         self._expect("serving", self._worker.serving())
         if self._database_ready:
@@ -145,7 +145,7 @@ class _Supervisor:
     async def _stop_worker(self) -> None:
         await self._withdraw("worker", "serving")
         if self._worker:
-            await self._worker.stop()
+            await self._worker.stop(_STOP_SECONDS)
         self._worker = None
 
     async def _restart_worker(self, files: list[Path]) -> None:
@@ -166,16 +166,25 @@ class _Supervisor:
             await self._migrate()
 
     async def _migrate(self) -> None:
-        child = await Child.start(self._folder, self._environ, ["migrate"])
+        child = await self._start(["migrate"])
         try:
             code = await child.process.wait()
         finally:
-            await child.stop()
+            await child.stop(_STOP_SECONDS)
         if code != 0:
             raise StillroomError(
                 f"The migrations did not reach head: alembic upgrade head {how_it_ended(code)}; "
                 "what it said stands above. Everything was stopped."
             )
+
+    async def _start(self, arguments: list[str], descriptors: list[int] | None = None) -> Child:
+        return await Child.start(
+            "stillroom.development.worker",
+            arguments,
+            folder=self._folder,
+            environ=self._environ,
+            descriptors=descriptors,
+        )
 
     def _serve(self) -> None:
         self._database_ready = True
@@ -210,40 +219,28 @@ class _Supervisor:
         await self._withdraw(*self._tasks)
 
 
-async def _stop_signal() -> None:
-    """Wait for a signal that says stop; HUP stays ignored where nohup has said so."""
-    received = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGINT, received.set)
-    loop.add_signal_handler(signal.SIGTERM, received.set)
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        loop.add_signal_handler(signal.SIGHUP, received.set)
-    await received.wait()
-
-
 async def _end_of(cluster: Cluster) -> str:
     while not (end := cluster.ended()):  # noqa: ASYNC110  (another process' state)
         await asyncio.sleep(0.1)
     return end
 
 
-def _listen(options: Options) -> socket.socket:
+@contextlib.contextmanager
+def _listen(options: Options) -> Generator[socket.socket]:
     """Listen before anything serves: who comes early, or while the application reloads, waits."""
-    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
-    try:
-        return socket.create_server((options.host, options.port), family=family, backlog=_BACKLOG)
-    except OSError as error:
-        data = development_data(options.folder)
-        with contextlib.suppress(PermissionError):
-            if server := running(data):
-                raise ConfigurationError(
-                    f"{options.host}:{options.port} is taken, and a development database (pid "
-                    f"{server.pid}) runs in {data}: `stillroom dev` serves this folder already."
-                ) from error
-        raise ConfigurationError(
-            f"Nothing can listen on {options.host}:{options.port}: {error.strerror or error}. "
-            "Choose another --host or --port, or stop what listens there."
-        ) from error
+    with contextlib.ExitStack() as stack:
+        try:
+            listener = stack.enter_context(listen(options.host, options.port))
+        except ConfigurationError as error:
+            data = development_data(options.folder)
+            with contextlib.suppress(PermissionError):
+                if server := running(data):
+                    raise ConfigurationError(
+                        f"{options.host}:{options.port} is taken, and a development database (pid "
+                        f"{server.pid}) runs in {data}: `stillroom dev` serves this folder already."
+                    ) from error
+            raise
+        yield listener
 
 
 def _prepare_data(folder: Path) -> Path:

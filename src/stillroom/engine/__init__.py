@@ -16,19 +16,23 @@ from stillroom.engine.reading import READ_ONLY, hold_to_reading
 from stillroom.errors import ConfigurationError, DatabaseUnavailableError
 from stillroom.url import ADDRESS, connect_arguments
 
+POOL_SIZE = 10
+"""The size of a pool where neither the settings nor the number of processes says another."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class EngineSettings:
     """Hold what a service asks of its connections; times are in seconds.
 
     A `statement_timeout`, `lock_timeout` or `client_check_interval` of 0 is none, as in PostgreSQL.
-    Writes and reads have a pool each, of `pool_size`. It is fixed: overflow connections would be
-    closed on return and opened anew under load, which costs half of the throughput. A connection
+    Writes and reads have a pool each, of `pool_size`; None is 10, or what `stillroom serve` has
+    found to fit where several processes share a database. It is fixed: overflow connections would
+    be closed on return and opened anew under load, which costs half of the throughput. A connection
     that lay unused for longer than `ping_after` is pinged before it is handed out, so a restart of
     an idle database fails no request, and a busy pool pays no round trip for that.
     """
 
-    pool_size: int = 10
+    pool_size: int | None = None
     pool_timeout: float = 2.0
     connect_timeout: float = 5.0
     ping_after: float = 1.0
@@ -40,7 +44,7 @@ class EngineSettings:
 
     def __post_init__(self) -> None:
         """Refuse what could not work: a pool of no connections, a time that is none."""
-        if self.pool_size < 1:
+        if self.pool_size is not None and self.pool_size < 1:
             msg = f"pool_size is {self.pool_size}; a pool needs at least one connection"
             raise ConfigurationError(msg)
         for name in ("pool_timeout", "connect_timeout", "recycle_after"):
@@ -98,7 +102,7 @@ def _create_engine(
     bare = url.set(query={name: url.query[name] for name in url.query if name in ADDRESS})
     defaults: dict[str, Any] = {
         "connect_args": _connect_arguments(url, settings, parameters),
-        "pool_size": settings.pool_size,
+        "pool_size": settings.pool_size or POOL_SIZE,
         "max_overflow": 0,
         "pool_timeout": settings.pool_timeout,
         "pool_use_lifo": True,

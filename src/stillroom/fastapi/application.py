@@ -18,6 +18,7 @@ from stillroom.fastapi.route import (
     refuse_without_unit_of_work,
 )
 from stillroom.manager import DatabaseSessionManager
+from stillroom.workers import workers
 
 
 def install(
@@ -42,9 +43,11 @@ def lifespan(
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     """Return a lifespan that opens the manager with the application and closes it at the end.
 
-    `url` is called at the start, not at import. Nothing is connected: an application whose
-    database is away starts, answers 503, and recovers by itself. Raises ConfigurationError for a
-    route that asks for a session and has no unit of work.
+    `url` is called at the start, not at import. An application whose database is away starts,
+    answers 503, and recovers by itself. Where STILLROOM_WORKERS says of how many processes this is
+    one, as `stillroom serve` does, the database is asked once how many connections it has for them
+    (`DatabaseSessionManager.share`). Raises ConfigurationError for a route that asks for a session
+    and has no unit of work, and for pools that do not fit.
     """
 
     @asynccontextmanager
@@ -52,6 +55,8 @@ def lifespan(
         _require_units_of_work(app)
         manager.init(url(), settings=settings)
         try:
+            if (number := workers()) is not None:
+                await manager.share(number)
             yield
         finally:
             await manager.close()

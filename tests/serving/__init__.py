@@ -1,0 +1,1 @@
+"""The tests of `stillroom serve`, with real processes."""
