@@ -1,20 +1,24 @@
 """JSON by the sessions of a manager: as cheap as can be, and within what the session has done."""
 
 from collections.abc import AsyncIterator
+from decimal import Decimal
 from enum import Enum as PyEnum
 from typing import Any
 from uuid import UUID, uuid4
 
+import psycopg
 import pytest
 from psycopg.pq import TransactionStatus
-from pydantic import BaseModel, TypeAdapter
-from sqlalchemy import Enum, bindparam, select
-from sqlalchemy.exc import InvalidRequestError, StatementError
+from pydantic import BaseModel, TypeAdapter, create_model
+from sqlalchemy import Enum, Integer, bindparam, event, func, select
+from sqlalchemy.exc import DBAPIError, InvalidRequestError, StatementError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from stillroom.engine.reading import can_read_alone
 from stillroom.json import JSONRow, JSONSelect
 from stillroom.manager import DatabaseSessionManager
 from stillroom.model import Model
+from tests.test_manager import cancel, nothing_left
 
 
 class Base(Model, DeclarativeBase):
@@ -153,6 +157,87 @@ async def test_json_needs_no_transaction(manager: DatabaseSessionManager) -> Non
             assert not driver_connection.is_in_transaction()
         else:
             assert driver_connection.info.transaction_status == TransactionStatus.IDLE
+
+
+SLOW = JSONSelect(
+    select(func.count().label("n")).select_from(func.generate_series(1, 2_000_000_000)),
+    create_model("Counted", n=(int, ...)),
+)
+WRONG = JSONSelect(
+    select(Jar, (1 / bindparam("by", type_=Integer)).label("n")),
+    create_model("Divided", n=(Decimal, ...)),
+)
+
+
+async def test_an_error_of_a_lone_read_is_that_of_a_connection(
+    manager: DatabaseSessionManager,
+) -> None:
+    """With its SQLSTATE, and the connection is as good as before."""
+    for _ in range(20):
+        async with manager.session(read_only=True) as session:
+            with pytest.raises(DBAPIError, match="division by zero") as raised:
+                await WRONG.first(session, by=0)
+        assert raised.value.statement
+        assert not raised.value.connection_invalidated
+        assert getattr(raised.value.driver_exception, "sqlstate", None) == "22012"
+    await nothing_left(manager)
+
+
+async def test_a_lone_read_whose_connection_is_lost_empties_the_pool(
+    manager: DatabaseSessionManager, database_url: str
+) -> None:
+    """The next one has a new connection; none of the old is trusted any more."""
+    async with manager.session(read_only=True) as session:
+        assert await ONE_JAR.get(session, RED.id)
+    with psycopg.connect(database_url, autocommit=True) as other:
+        ended = (
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        assert other.execute(ended).fetchall()
+    async with manager.session(read_only=True) as session:
+        with pytest.raises(DBAPIError) as raised:
+            await ONE_JAR.get(session, RED.id)
+        assert raised.value.connection_invalidated
+    async with manager.session(read_only=True) as session:
+        assert await ONE_JAR.get(session, RED.id)
+    await nothing_left(manager)
+
+
+@pytest.mark.parametrize("by", ["task", "anyio"])
+async def test_a_lone_read_that_is_cancelled_leaves_nothing(
+    manager: DatabaseSessionManager, by: str
+) -> None:
+    """No statement runs on, and no connection is lost."""
+
+    async def read() -> None:
+        async with manager.session(read_only=True) as session:
+            await SLOW.first(session)
+
+    for _ in range(3):
+        await cancel(read, by, after=0.2)
+        await nothing_left(manager)
+
+
+async def test_who_listens_hears_of_a_lone_read(manager: DatabaseSessionManager) -> None:
+    """The short way is taken only where nobody could tell; its names are SQLAlchemy's own."""
+    engine = manager.read_engine.sync_engine
+    heard: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        heard.append(statement)
+
+    async with manager.session(read_only=True) as session:
+        assert await ONE_JAR.get(session, RED.id)
+        assert (engine._has_events, engine._should_log_info()) == (False, False)
+        for lone in (ONE_JAR._select, SLOW, WRONG):
+            compiled = lone._first._for(engine.dialect)
+            assert compiled is not None
+            assert can_read_alone(engine, compiled.sql)
+        event.listen(engine, "before_cursor_execute", note)
+        assert engine._has_events
+        assert await ONE_JAR.get(session, RED.id)
+    assert ["row_to_json" in statement for statement in heard] == [True]
 
 
 @pytest.mark.parametrize("read_only", [True, False])

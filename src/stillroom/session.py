@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import anyio
-from sqlalchemy import Connection, event, text
+from sqlalchemy import Connection, Engine, event, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session, SessionTransaction
@@ -57,16 +57,21 @@ class ServiceSession(AsyncSession):
         connection goes back to the pool at once, and the session is as it was: that is the
         cheapest way to one answer.
         """
-        if READS not in self.info or _HAS_ENDED in self.info or self.in_transaction():
+        if (engine := self.lone_engine) is None:
             return await self.run_sync(_on_its_connection, work)
-
-        engine = self.get_bind().engine
 
         def read() -> T:
             with engine.connect() as connection:
                 return work(connection)
 
         return await greenlet_spawn(read)
+
+    @property
+    def lone_engine(self) -> Engine | None:
+        """Return the engine of a read session that holds no connection, else None."""
+        if READS not in self.info or _HAS_ENDED in self.info or self.in_transaction():
+            return None
+        return self.get_bind().engine
 
     async def commit(self) -> None:
         """Commit; once COMMIT is under way it runs to its end.

@@ -5,7 +5,7 @@ by itself reads what it would read between BEGIN and ROLLBACK, in one round trip
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -54,6 +54,38 @@ def hold_to_reading(engine: Engine) -> None:
 
     event.listen(engine, "connect", listen, once=True)
     event.listen(engine, "checkin", end)
+
+
+def can_read_alone(engine: Engine, statement: str) -> bool:
+    """Say whether `read_alone` answers a statement as a connection would, and nobody watches it."""
+    return (
+        not (engine._has_events or engine._should_log_info())
+        and getattr(engine.dialect, "default_isolation_level", None) == "READ COMMITTED"
+        and _is_the_same_alone(statement)
+    )
+
+
+def read_alone(engine: Engine, statement: str, parameters: Any) -> Sequence[Any] | None:
+    """Return the first row of a statement that needs no transaction, or None.
+
+    It takes the driver's cursor, without SQLAlchemy's Connection and result around it, which cost
+    as much as PostgreSQL's answer. An error is what it would be with them.
+    """
+    proxied = engine.raw_connection()
+    cursor = proxied.cursor()
+    try:
+        cursor.execute(statement, parameters)
+        row: Sequence[Any] | None = cursor.fetchone()
+        cursor.close()
+    except BaseException as error:
+        is_of_connection = isinstance(error, engine.dialect.loaded_dbapi.Error)
+        if is_of_connection or not isinstance(error, Exception):
+            connection = Connection(engine, proxied)
+            connection._handle_dbapi_exception(error, statement, parameters, cursor, None)
+        raise
+    finally:
+        proxied.close()
+    return row
 
 
 def is_autocommit(connection: Connection) -> bool:

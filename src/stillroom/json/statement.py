@@ -1,18 +1,18 @@
 """A select that is built and compiled once, and run with other values each time."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Connection, Dialect, Row
+from sqlalchemy import Connection, Dialect, Engine
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.util import greenlet_spawn
 
+from stillroom.engine.reading import can_read_alone, read_alone
 from stillroom.joins import AnySelect
 from stillroom.session import ServiceSession
-
-AnyRow: TypeAlias = "Row[*tuple[Any, ...]]"
 
 
 class ReadyStatement:
@@ -25,24 +25,37 @@ class ReadyStatement:
         self.select = select
         self._compiled: WeakKeyDictionary[Dialect, _Compiled | None] = WeakKeyDictionary()
 
-    def row(self, connection: Connection, values: Mapping[str, Any]) -> "AnyRow | None":
+    def row(self, connection: Connection, values: Mapping[str, Any]) -> Sequence[Any] | None:
         """Return the first row, or None where there is none.
 
         Raises sqlalchemy.exc.StatementError where a bind parameter has no value.
         """
-        dialect = connection.dialect
-        if dialect not in self._compiled:
-            self._compiled[dialect] = _compile(self.select, dialect)
-        if (compiled := self._compiled[dialect]) is None or not compiled.has_all(values):
+        compiled = self._for(connection.dialect)
+        if compiled is None or not compiled.has_all(values):
             return connection.execute(self.select, dict(values)).first()
         return connection.exec_driver_sql(compiled.sql, compiled.parameters(values)).first()
+
+    def row_alone(self, engine: Engine, values: Mapping[str, Any]) -> Sequence[Any] | None:
+        """Do the same on a connection that is held no longer."""
+        compiled = self._for(engine.dialect)
+        if compiled and compiled.has_all(values) and can_read_alone(engine, compiled.sql):
+            return read_alone(engine, compiled.sql, compiled.parameters(values))
+        with engine.connect() as connection:
+            return self.row(connection, values)
+
+    def _for(self, dialect: Dialect) -> "_Compiled | None":
+        if dialect not in self._compiled:
+            self._compiled[dialect] = _compile(self.select, dialect)
+        return self._compiled[dialect]
 
 
 async def read_row(
     session: AsyncSession, statement: ReadyStatement, values: Mapping[str, Any]
-) -> "AnyRow | None":
+) -> Sequence[Any] | None:
     """Return the first row that a session reads, in one round trip, or None."""
     if isinstance(session, ServiceSession):
+        if (engine := session.lone_engine) is not None:
+            return await greenlet_spawn(statement.row_alone, engine, values)
         return await session.with_connection(lambda it: statement.row(it, values))
     # Another session may have an engine for each model.
     return (await session.execute(statement.select, dict(values))).first()
