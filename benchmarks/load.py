@@ -156,11 +156,15 @@ def _free_port() -> int:
 def _wait(process: "subprocess.Popen[bytes]", port: int, name: object) -> None:
     deadline = time.monotonic() + 30
     while process.poll() is None and time.monotonic() < deadline:
+        connection = HTTPConnection("127.0.0.1", port, timeout=5)
         try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            connection.request("GET", "/")  # a socket may listen before anybody answers
+            connection.getresponse().read()
         except OSError:
             time.sleep(0.02)
         else:
             return
+        finally:
+            connection.close()
     msg = f"no server on port {port} within 30 s ({name})"
     raise RuntimeError(msg)

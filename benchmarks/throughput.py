@@ -17,7 +17,7 @@ from rounds import interleave, is_quick
 from stillroom.postgres import temporary_cluster
 
 METHOD = """\
-Each application is a process of uvicorn (uvloop, httptools, one worker, no log of requests) with a
+Each application is served by `stillroom serve` (uvicorn, uvloop, httptools; one worker), with a
 database of its own in one PostgreSQL beside it, reached by a unix socket, its data in memory and
 nothing synced: what a commit costs on a disk is not the question. wrk asks it by {connections}
 connections for {seconds} s a figure, after {warm} s that do not count. A round has each work of
@@ -27,6 +27,9 @@ each application once, in an order that changes; the table has the median, minim
 All answer the same three routes, and have said the same to the same requests before; contenders/
 has their code, service/ Stillroom's. Each asyncpg pool has 10 connections, but the article's own of
 5 and 10 more that come and go. The bare ASGI function checks nothing: it is the limit."""
+
+SERVER = "stillroom serve"
+"""The server of all: it is uvicorn, and keeps the garbage collector from what an application is."""
 
 STILLROOM = "Stillroom: the service"
 LIMIT = "bare ASGI function, asyncpg"
@@ -59,14 +62,14 @@ WORKS = [
 def main() -> None:
     """Measure, and write the results."""
     require_wrk()
-    seconds, rounds = (2, 2) if is_quick(__doc__) else (4, 7)
+    seconds, rounds = (2, 2) if is_quick(__doc__) else (3, 5)
     before = machine.load()
     with ExitStack() as stack:
         settings = {"max_connections": "200"}
         cluster = stack.enter_context(temporary_cluster(settings=settings))
         migrate(cluster)
         contenders = {
-            name: stack.enter_context(serve_users(number, application, cluster))
+            name: stack.enter_context(serve_users(number, application, cluster, SERVER))
             for number, (name, application) in enumerate(APPLICATIONS.items())
         }
         _compare_answers(contenders)

@@ -946,6 +946,22 @@ MUTATIONS = [
         "tests/laws/test_read_only.py",
     ),
     Mutation(
+        3,
+        "a COPY whose reader has left is stopped",
+        "json/copy.py",
+        "                await _stop(connection, copying)\n",
+        "                copying.cancel()\n",
+        "tests/test_json.py",
+    ),
+    Mutation(
+        6,
+        "a lone read is one that needs no transaction",
+        "engine/reading.py",
+        "        and _is_the_same_alone(statement)\n    )\n",
+        "    )\n",
+        "tests/test_json_reads.py",
+    ),
+    Mutation(
         8,
         "nobody begins while a test ends",
         "testing/sandbox/gate.py",

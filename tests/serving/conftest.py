@@ -14,7 +14,7 @@ from tests.commands import Command, end_all
 from tests.processes import eventually
 
 APPLICATION = """
-    import asyncio, json, os, time
+    import asyncio, gc, json, os, time
     from pathlib import Path
 
     async def server(scope, receive, send):
@@ -57,7 +57,10 @@ APPLICATION = """
     async def client(scope):
         return [scope["client"][0], scope["scheme"]]
 
-    ROUTES = {f"/{route.__name__}": route for route in (pid, slow, block, busy, client)}
+    async def frozen(scope):
+        return gc.get_freeze_count()
+
+    ROUTES = {f"/{route.__name__}": route for route in (pid, slow, block, busy, client, frozen)}
 
     def make():
         return server

@@ -37,6 +37,15 @@ def test_a_factory_makes_the_application(serve: ServeFactory) -> None:
     assert running.stop() == 0, running.output
 
 
+def test_what_an_application_consists_of_is_no_garbage(serve: ServeFactory) -> None:
+    """The collector leaves it alone: it would look through all of it every few requests."""
+    running = serve("run:server")
+    frozen = running.get("/frozen")
+    assert isinstance(frozen, int)
+    assert frozen > 10_000
+    assert running.stop() == 0, running.output
+
+
 @pytest.mark.parametrize(
     ("application", "complaint"),
     [

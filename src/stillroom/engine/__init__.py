@@ -90,7 +90,11 @@ def create_read_engine(url: URL, settings: EngineSettings) -> AsyncEngine:
     not known to be harmless, any statement but a SELECT. Two statements may differ in now(). An
     option of a connection that would let it write is refused with ConfigurationError.
     """
-    options = {"isolation_level": "AUTOCOMMIT", "skip_autocommit_rollback": True}
+    options = {
+        "isolation_level": "AUTOCOMMIT",
+        "skip_autocommit_rollback": True,
+        "pool_reset_on_return": None,  # what has a transaction is not taken back: see watch_pool
+    }
     engine = _create_engine(url, settings, READ_ONLY, options)
     hold_to_reading(engine.sync_engine)
     return engine
