@@ -8,6 +8,7 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import count
 from typing import Any, cast
 from uuid import uuid4
 
@@ -21,6 +22,8 @@ SERVICE = FOLDER.parent / "service"
 CONNECTIONS = 32
 WARM = 1
 """Seconds that do not count."""
+
+_numbers = count(1)  # of loads: what one has left under way makes no address of a later one
 
 
 @dataclass(frozen=True)
@@ -49,8 +52,8 @@ class Contender:
         """Load the server after a moment that does not count."""
         ids = self.prepare(work.users)
         load = partial(self.server.load, work.request, ids, connections=CONNECTIONS)
-        load(seconds=WARM, prefix="warm-")
-        return load(seconds=seconds, prefix="user-")
+        load(seconds=WARM, prefix=f"{next(_numbers)}-")
+        return load(seconds=seconds, prefix=f"{next(_numbers)}-")
 
 
 def migrate(cluster: Cluster) -> None:

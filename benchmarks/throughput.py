@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 import machine
+import readme
 from contender import CONNECTIONS, SERVICE, WARM, Contender, Work, migrate, serve_users
 from load import Application, Load, require_wrk
 from report import Report, Row, Table
@@ -89,6 +90,7 @@ def main() -> None:
             [*_tables(found), Table("peak memory of the server", "MB", memory)],
             is_busy=machine.is_busy(),
         ).write()
+    readme.main()
 
 
 def _compare_answers(contenders: Mapping[str, Contender]) -> None:

@@ -27,5 +27,5 @@ def test_each_link_leads_somewhere(link: str) -> None:
 
 
 def test_the_readme_is_short() -> None:
-    """It is read in a few minutes: at most 120 lines."""
-    assert len(README.splitlines()) <= 120
+    """It is read in a few minutes: at most 140 lines, a table of figures included."""
+    assert len(README.splitlines()) <= 140
