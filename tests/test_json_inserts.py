@@ -222,41 +222,44 @@ async def test_a_connection_that_is_lost_meanwhile_is_an_unknown_outcome(
     await nothing_left(manager)
 
 
-async def test_one_that_hangs_is_an_unknown_outcome(driver_url: str) -> None:
-    """After the deadline the slot is free and the error says so; it runs to its end."""
+@pytest.fixture
+async def impatient(driver_url: str) -> AsyncIterator[DatabaseSessionManager]:
+    """Give such a manager whose statements may take half a second."""
     manager = DatabaseSessionManager(Base.metadata)
     manager.init(driver_url, settings=EngineSettings(statement_timeout=0.5))
     async with manager.connect() as connection:
         await manager.create_all(connection)
-    await make_commits_slow(manager, 3)
+    yield manager
+    await manager.close()
 
-    async with manager.session() as session:
+
+async def test_one_that_hangs_is_an_unknown_outcome(impatient: DatabaseSessionManager) -> None:
+    """After the deadline the slot is free and the error says so; it runs to its end."""
+    await make_commits_slow(impatient, 3)
+
+    async with impatient.session() as session:
         with pytest.raises(UnknownOutcomeError, match="not answered a COMMIT in time"):
             await session.commit_with(new(name="who knows"))
 
-    pool: Any = manager.engine.pool
+    pool: Any = impatient.engine.pool
     assert pool.checkedout() == 0
-    assert await names(manager) == []
+    assert await names(impatient) == []
     await asyncio.gather(*session_module._endings)
-    assert await names(manager) == ["who knows"]
-    await manager.close()
+    assert await names(impatient) == ["who knows"]
 
 
-async def test_one_that_takes_too_long_is_cancelled_by_postgresql(driver_url: str) -> None:
+async def test_one_that_takes_too_long_is_cancelled_by_postgresql(
+    impatient: DatabaseSessionManager,
+) -> None:
     """Its answer is waited for, so that the outcome is known: nothing was written."""
-    manager = DatabaseSessionManager(Base.metadata)
-    manager.init(driver_url, settings=EngineSettings(statement_timeout=0.5))
-    async with manager.connect() as connection:
-        await manager.create_all(connection)
-    await make_inserts_slow(manager, 30)
+    await make_inserts_slow(impatient, 30)
 
-    async with manager.session() as session:
+    async with impatient.session() as session:
         with pytest.raises(DBAPIError, match="statement timeout"):
             await session.commit_with(new(name="never"))
 
-    assert await names(manager) == []
-    await nothing_left(manager)
-    await manager.close()
+    assert await names(impatient) == []
+    await nothing_left(impatient)
 
 
 class Other(Model, DeclarativeBase):

@@ -92,18 +92,17 @@ class ServiceSession(AsyncSession):
         Where the session has done nothing before, that statement is a transaction by itself, in one
         round trip. It is kept from cancellations as a COMMIT is, and raises what `commit` raises.
         """
-        result: T
         if READS in self.info or _HAS_ENDED in self.info or self._has_work():
-            result = await self.run_sync(_on_its_connection, work)
+            done = await self.run_sync(_on_its_connection, work)
             await self.commit()
-            return result
+            return done
         await asyncio.sleep(0)  # a cancellation that is due arrives here, before it is sent
         committing: asyncio.Future[Any] = asyncio.ensure_future(
             greenlet_spawn(self._run_alone, work)
         )
         # PostgreSQL ends a statement after the same time, and what it says then is worth a wait.
         await self._finish(committing, more=_GRACE)
-        result = committing.result()
+        result: T = committing.result()
         return result
 
     async def close(self) -> None:
