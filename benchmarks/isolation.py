@@ -77,17 +77,17 @@ def measure(setting: Setting, rounds: int, cycles: int) -> list[Table]:
         Row(
             name,
             found[name].whole,
-            5.0 if name == "Stillroom: clone" and setting.pause else None,
-            _fastest(found[name].tests) - _fastest(floor),
+            target=5.0 if name == "Stillroom: clone" and setting.pause else None,
+            undisturbed=_fastest(found[name].tests) - _fastest(floor),
         )
         for name in known
     ]
     subtracted = "the test without isolation, subtracted"
-    rows.append(Row(subtracted, [median(floor)], None, _fastest(floor)))
+    rows.append(Row(subtracted, [median(floor)], undisturbed=_fastest(floor)))
     if setting.pause:
         return [Table(title, "ms a test", rows)]
     around = [
-        Row(name, found[name].around, 0.5 if name == "Stillroom: sandbox" else None)
+        Row(name, found[name].around, target=0.5 if name == "Stillroom: sandbox" else None)
         for name in known
     ]
     return [

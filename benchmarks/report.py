@@ -8,7 +8,7 @@ import json
 import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import KW_ONLY, asdict, dataclass
 from html import escape
 from pathlib import Path
 from statistics import median
@@ -23,6 +23,7 @@ class Row:
 
     name: str
     rounds: Sequence[float]
+    _: KW_ONLY
     target: float | None = None
     """What the median must not exceed."""
     at_least: float | None = None

@@ -39,7 +39,7 @@ def main() -> None:
         Row(
             names[key],
             [took - without for took, without in zip(found[key], none, strict=True)],
-            0.3 if key == "later" else None,
+            target=0.3 if key == "later" else None,
         )
         for key in names
     ]
