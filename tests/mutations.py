@@ -779,6 +779,14 @@ MUTATIONS = [
     ),
     Mutation(
         8,
+        "a cancellation that PostgreSQL has forgotten is repeated",
+        "testing/sandbox/execution.py",
+        "        while not running.done.done():\n",
+        "        if not running.done.done():\n",
+        "tests/testing/test_connection.py",
+    ),
+    Mutation(
+        8,
         "what a transaction wrote ends with its ROLLBACK, in its turn",
         "testing/sandbox/connection.py",
         "            if not (commits and self._sandbox.may_commit_at_once(self.session)):\n",

@@ -38,7 +38,7 @@ class Execution:
         """What is to run next must not: the application has given it up."""
         self._request: Request
         self._before: list[Pending] = []
-        self._is_running = False
+        self._running: Pending | None = None
         self._cancelling: asyncio.Task[None] | None = None
         self._refusal = ""
 
@@ -69,10 +69,10 @@ class Execution:
 
     def cancel(self) -> None:
         """Cancel what runs; what has not begun to run is not begun."""
-        if self._is_running:
-            self._cancelling = asyncio.ensure_future(self._sandbox.backend.cancel())
-        else:
+        if self._running is None:
             self.is_cancelled = True
+        elif self._cancelling is None:
+            self._cancelling = asyncio.ensure_future(self._cancel(self._running))
 
     async def close(self, request: Request) -> None:
         """Run a unit that only closes statements and portals."""
@@ -113,6 +113,12 @@ class Execution:
         if is_all:
             session.parameters.reset(None)
             await self.locks.close()
+
+    async def _cancel(self, running: Pending) -> None:
+        # PostgreSQL forgets a request that comes before the statement, which was sent elsewhere.
+        while not running.done.done():
+            await self._sandbox.backend.cancel()
+            await asyncio.wait({running.done}, timeout=_CANCEL_AGAIN)
 
     def _refuse_cancelled(self) -> None:
         if self.is_cancelled:
@@ -197,13 +203,13 @@ class Execution:
         after = backend.send(messages.query("RELEASE SAVEPOINT r"), ignore) if guarded else None
         for before in self._before:
             await before.done  # what is not the application's no cancellation may meet
-        self._is_running = True
+        self._running = pending
         if self.is_cancelled:
             self.cancel()
         try:
             answer = await pending.done
         finally:
-            self._is_running = False
+            self._running = None
         if self._cancelling is not None:
             await self._cancelling  # else it would meet what runs next
             self._cancelling = None
@@ -333,6 +339,8 @@ def _wrote_nothing(answer: Answer) -> bool:
         re.match(r"(INSERT 0|UPDATE|DELETE|MERGE|SELECT) 0$", tag) for tag in answer.tags
     )
 
+
+_CANCEL_AGAIN = 0.1  # seconds
 
 # What PostgreSQL says because connections share one transaction.
 _ERRORS_OF_SHARING = {
