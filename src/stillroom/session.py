@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session, SessionTransaction
 from sqlalchemy.util import greenlet_spawn
 
+from stillroom.engine.pool import hang_up
 from stillroom.engine.reading import (
     enter_autocommit,
     is_at_rest,
@@ -270,10 +271,7 @@ def _hang_up(session: ServiceSession) -> None:
         return
     driver_connection: Any = connection.connection.driver_connection
     connection.detach()
-    if hasattr(driver_connection, "terminate"):
-        driver_connection.terminate()
-    else:  # psycopg has only a close() that is awaited
-        driver_connection.pgconn.finish()
+    hang_up(driver_connection)
 
 
 _CONNECTION = "stillroom.connection"
