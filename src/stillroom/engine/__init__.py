@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import URL, Dialect, event
-from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -123,6 +123,7 @@ def _create_engine(
     event.listen(engine.sync_engine, "do_connect", _connect)
     if url.get_driver_name() == "psycopg":
         event.listen(engine.sync_engine, "checkout", _leave_the_access_mode_open)
+        event.listen(engine.sync_engine, "handle_error", _give_up_old_plans)
     return engine
 
 
@@ -174,3 +175,10 @@ def _leave_the_access_mode_open(
     # WRITE: a demoted primary refuses that with another error than the write (0A000, not 25006).
     if connection.read_only is False:
         connection.set_read_only(None)
+
+
+def _give_up_old_plans(context: ExceptionContext) -> None:
+    # A prepared statement whose answer a migration has changed fails for as long as the connection
+    # lives. SQLAlchemy's dialect for asyncpg prepares all of them anew, that for psycopg does not.
+    if "cached plan must not change result type" in str(context.original_exception):
+        context.is_disconnect = True

@@ -11,6 +11,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, Pool
 from sqlalchemy.util import await_only, greenlet_spawn
 
 from stillroom.engine.admission import Line, RefusedError
+from stillroom.engine.driver import hang_up, is_quiet
 
 logger = logging.getLogger("stillroom")
 
@@ -221,23 +222,6 @@ async def retire(engine: AsyncEngine) -> None:
     pool: Any = engine.pool
     pool.is_retired = True
     await engine.dispose()
-
-
-def is_quiet(dbapi_connection: Any) -> bool:
-    """Say whether a connection has neither a transaction nor a statement under way."""
-    driver_connection = dbapi_connection.driver_connection
-    if hasattr(driver_connection, "is_in_transaction"):  # asyncpg
-        is_busy: bool = dbapi_connection._execute_mutex.locked()
-        return not is_busy and not driver_connection.is_in_transaction()
-    return not driver_connection.info.transaction_status  # psycopg: IDLE is 0
-
-
-def hang_up(driver_connection: Any) -> None:
-    """Close a connection at once: without a word to PostgreSQL, and without waiting."""
-    if hasattr(driver_connection, "terminate"):
-        driver_connection.terminate()
-    else:  # psycopg has only a close() that is awaited
-        driver_connection.pgconn.finish()
 
 
 _PING = 2.0  # seconds
