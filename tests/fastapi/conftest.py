@@ -1,6 +1,6 @@
 """An application with one table, for the tests of this folder."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 
 import httpx2
@@ -61,7 +61,7 @@ async def app_on_a_driver(driver_url: str) -> AsyncIterator[FastAPI]:
 
 
 @asynccontextmanager
-async def open_app(url: str) -> AsyncIterator[FastAPI]:
+async def open_app(url: str) -> AsyncGenerator[FastAPI]:
     """Make the application on a database, and close it."""
     app = FastAPI()
     install(app, manager)
