@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from stillroom.testing.refusal import Refusal, SandboxError
+from stillroom.testing.refusal import CANCELLED, Refusal, SandboxError
 from stillroom.testing.sandbox.advisory import AdvisoryLocks
 from stillroom.testing.sandbox.parameters import OF_ONE, Values, changes, shared
 from stillroom.testing.sandbox.prepared import Prepared, Request
@@ -19,10 +19,6 @@ from stillroom.testing.wire.transport import Wire
 
 if TYPE_CHECKING:
     from stillroom.testing.sandbox import Sandbox
-
-
-CANCELLED = "canceling statement due to user request"
-"""What PostgreSQL says to a statement that its client has cancelled."""
 
 
 class Execution:
