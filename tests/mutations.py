@@ -364,6 +364,22 @@ MUTATIONS = [
         "tests/fastapi/test_retry.py",
     ),
     Mutation(
+        4,
+        "streams have half of a pool",
+        "fastapi/stream.py",
+        "self._manager.long_session(read_only=True)",
+        "self._manager.session(read_only=True)",
+        "tests/fastapi/test_stream.py",
+    ),
+    Mutation(
+        4,
+        "readiness is asked past the pools",
+        "manager.py",
+        "asyncio.timeout(_PING), engine.connect() as connection",
+        "asyncio.timeout(_PING), self.engine.connect() as connection",
+        "tests/fastapi/test_health.py",
+    ),
+    Mutation(
         5,
         "database errors are answered as problems",
         "fastapi/answers.py",

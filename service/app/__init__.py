@@ -1,7 +1,7 @@
 """The users service."""
 
 from fastapi import FastAPI
-from stillroom.fastapi import install, lifespan
+from stillroom.fastapi import health, install, lifespan
 from stillroom.fastapi.docs import serve_docs
 
 from app.config import config
@@ -27,5 +27,6 @@ def init_app(init_db: bool = True) -> FastAPI:
     )
     install(server, sessionmanager, max_body_size=MAX_BODY_SIZE)
     serve_docs(server)
+    server.include_router(health(sessionmanager))
     server.include_router(user_router, prefix="/api")
     return server

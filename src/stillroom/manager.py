@@ -6,13 +6,14 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import URL, MetaData
+from sqlalchemy import URL, MetaData, NullPool, text
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, async_sessionmaker
 
-from stillroom.engine import EngineSettings, create_engine, create_read_engine
+from stillroom.engine import POOL_SIZE, EngineSettings, create_engine, create_read_engine
 from stillroom.engine.capacity import fitting_pool_size
 from stillroom.engine.pool import retire
-from stillroom.errors import LifecycleError
+from stillroom.errors import DatabaseUnavailableError, LifecycleError
 from stillroom.session import READS, TIMEOUT, ServiceSession
 from stillroom.url import parse_url, show_url
 
@@ -129,6 +130,29 @@ class DatabaseSessionManager:
             yield session
 
     @asynccontextmanager
+    async def long_session(self, *, read_only: bool = False) -> AsyncGenerator[ServiceSession]:
+        """Give a session for work that takes long, as a stream, an import or an export does.
+
+        All of them together have half of a pool at most, so that others still find a connection.
+        Raises sqlalchemy.exc.TimeoutError after `pool_timeout` where that half is in use.
+        """
+        engines = self._of_this_loop()
+        share = engines.long_reads if read_only else engines.long_writes
+        try:
+            await asyncio.wait_for(share.acquire(), self.settings.pool_timeout)
+        except TimeoutError:
+            msg = (
+                "Half of the pool's connections are in use by streams, imports or exports, and no "
+                "more of them may have one. Try again later."
+            )
+            raise PoolTimeoutError(msg) from None
+        try:
+            async with self.session(read_only=read_only) as session:
+                yield session
+        finally:
+            share.release()
+
+    @asynccontextmanager
     async def begin(self) -> AsyncGenerator[ServiceSession]:
         """Give a session that is committed at the end; an exception rolls it back.
 
@@ -148,6 +172,21 @@ class DatabaseSessionManager:
         """
         engines = self._of_this_loop()
         return (engines.read_sessions if read_only else engines.write_sessions)()
+
+    async def ping(self) -> None:
+        """Ask PostgreSQL for a sign of life, past the pools.
+
+        Raises DatabaseUnavailableError where there is none within a second.
+        """
+        opened = self._require_open()
+        settings = replace(opened.settings, connect_timeout=_PING)
+        engine = create_engine(opened.url, settings, poolclass=NullPool)
+        try:
+            async with asyncio.timeout(_PING), engine.connect() as connection:
+                await connection.execute(text("SELECT 1"))
+        except TimeoutError as error:
+            msg = f"PostgreSQL at {show_url(opened.url)} has not answered within {_PING:g} s"
+            raise DatabaseUnavailableError(msg) from error
 
     async def create_all(self, connection: AsyncConnection) -> None:
         """Create the tables of the metadata that are not there."""
@@ -205,6 +244,8 @@ class _Engines:
     read: AsyncEngine
     write_sessions: async_sessionmaker[ServiceSession]
     read_sessions: async_sessionmaker[ServiceSession]
+    long_writes: asyncio.Semaphore
+    long_reads: asyncio.Semaphore
     guard: AsyncGenerator[None]
 
     @classmethod
@@ -214,7 +255,8 @@ class _Engines:
         guard = _dispose_with_loop(write, read)
         info = {TIMEOUT: opened.settings.statement_timeout}
         sessions = _sessions(write, info), _sessions(read, {**info, READS: True})
-        return cls(write, read, *sessions, guard)
+        half = max(1, (opened.settings.pool_size or POOL_SIZE) // 2)
+        return cls(write, read, *sessions, asyncio.Semaphore(half), asyncio.Semaphore(half), guard)
 
     async def close(self) -> None:
         await self.guard.aclose()
@@ -245,3 +287,6 @@ def _dispose_with_loop(*engines: AsyncEngine) -> AsyncGenerator[None]:
     with suppress(StopIteration):
         generator.__anext__().send(None)
     return generator
+
+
+_PING = 1.0  # seconds

@@ -11,6 +11,7 @@ from pydantic import RootModel
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from stillroom.engine import EngineSettings
 from stillroom.fastapi import (
     JSONArrayResponse,
     JSONLinesResponse,
@@ -105,3 +106,27 @@ async def test_rows_may_be_lines(app: FastAPI, client: httpx2.AsyncClient, numbe
         names = [json.loads(line)["name"] for line in found]
         assert names == [f"jar {n + 1}" for n in range(number)]
         assert ("content-length" in response.headers) == (number <= 2000)
+
+
+async def test_streams_leave_connections_for_others(
+    app: FastAPI, client: httpx2.AsyncClient, database_url: str
+) -> None:
+    """Half of the pool is theirs; one more waits, and is told to come back."""
+    await manager.close()
+    manager.init(database_url, settings=EngineSettings(pool_size=2, pool_timeout=3.0))
+
+    @app.get("/streamed")
+    async def streamed() -> JSONArrayResponse:
+        async def read(session: AsyncSession, _size: int) -> AsyncGenerator[list[dict[str, int]]]:
+            yield [{"id": 1}]
+
+        return JSONArrayResponse(manager, read, dict)
+
+    async with manager.long_session(read_only=True) as session:
+        await session.execute(text("SELECT 1"))
+        refused = await client.get("/streamed")
+        others = await client.get("/jars")
+    allowed = await client.get("/streamed")
+
+    assert [answer.status_code for answer in (refused, others, allowed)] == [503, 200, 200]
+    assert refused.json()["code"] == "pool_timeout"

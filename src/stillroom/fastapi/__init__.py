@@ -2,6 +2,7 @@
 
 from stillroom.fastapi.answers import ProblemDetails
 from stillroom.fastapi.application import install, lifespan
+from stillroom.fastapi.health import health
 from stillroom.fastapi.insert import InsertResponse
 from stillroom.fastapi.links import link_header
 from stillroom.fastapi.route import SessionDependency, UnitOfWorkRoute, unit_of_work
@@ -14,6 +15,7 @@ __all__ = [
     "ProblemDetails",
     "SessionDependency",
     "UnitOfWorkRoute",
+    "health",
     "install",
     "lifespan",
     "link_header",

@@ -70,7 +70,7 @@ class _ListResponse(StreamingResponse):
         held: bytes | None = None
         self._is_whole = True
         async with (
-            self._manager.session(read_only=True) as session,
+            self._manager.long_session(read_only=True) as session,
             aclosing(self._read(session, PART)) as parts,
         ):
             async for part in parts if self._row is None else self._dump(self._row, parts):
