@@ -41,8 +41,8 @@ MUTATIONS = [
         1,
         "the unit of work ends before the response is sent",
         "fastapi/route.py",
-        "                    await unit.close()\n            return response\n",
-        "                    pass\n            return response\n",
+        "            await unit.close()\n    return response\n",
+        "            pass\n    return response\n",
         "tests/laws/test_nothing_written.py",
     ),
     Mutation(
@@ -73,8 +73,8 @@ MUTATIONS = [
         1,
         "a redirect that is raised is committed",
         "fastapi/route.py",
-        "                    if answer.status_code < 400:\n",
-        "                    if answer.status_code < 200:\n",
+        "            if answer.status_code < 400:\n",
+        "            if answer.status_code < 200:\n",
         "tests/fastapi/test_unit_of_work.py",
     ),
     Mutation(
@@ -462,8 +462,8 @@ MUTATIONS = [
     Mutation(
         3,
         "a connection whose statement still runs is not taken back",
-        "engine/pool.py",
-        "return not is_busy and not driver_connection.is_in_transaction()",
+        "engine/driver.py",
+        "return not is_busy(dbapi_connection) and not driver_connection.is_in_transaction()",
         "return not driver_connection.is_in_transaction()",
         "tests/test_manager.py",
     ),
@@ -479,8 +479,8 @@ MUTATIONS = [
         6,
         "a stream reads in a read session",
         "fastapi/stream.py",
-        "self._manager.session(read_only=True)",
-        "self._manager.session()",
+        "self._manager.long_session(read_only=True)",
+        "self._manager.long_session()",
         "tests/laws/test_read_only.py",
     ),
     Mutation(
