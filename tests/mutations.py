@@ -99,7 +99,7 @@ MUTATIONS = [
         "session.py",
         "            failure = _failure(committing)\n",
         "            failure = committing.exception()\n",
-        "tests/test_manager.py",
+        "tests/test_outcome.py",
     ),
     Mutation(
         2,

@@ -14,7 +14,7 @@ class LifecycleError(StillroomError):
 
 
 class DatabaseUnavailableError(StillroomError):
-    """Report that no connection to PostgreSQL could be made; a later try may succeed."""
+    """Report that PostgreSQL was out of reach and nothing was written; a later try may succeed."""
 
 
 class UnknownOutcomeError(StillroomError):

@@ -78,7 +78,9 @@ class ServiceSession(AsyncSession):
 
         A cancellation that comes before, in the flush too, leaves nothing written. Raises
         UnknownOutcomeError when PostgreSQL does not answer the COMMIT in time, its connection then
-        leaves the pool and is closed when the answer comes; and when the connection is lost.
+        leaves the pool and is closed when the answer comes. Where the connection is lost PostgreSQL
+        is asked: the commit has succeeded, or raises DatabaseUnavailableError, for nothing was
+        written; UnknownOutcomeError where that is not known.
         """
         if not self.in_transaction():
             return

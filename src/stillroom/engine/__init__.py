@@ -8,9 +8,10 @@ from typing import Any
 from sqlalchemy import URL, Dialect, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from stillroom.engine.commit import refuse_lost_commit
+from stillroom.engine.outcome import Inquiry, settle_lost_commits
 from stillroom.engine.pool import watch_pool
 from stillroom.engine.reading import READ_ONLY, hold_to_reading
 from stillroom.errors import ConfigurationError, DatabaseUnavailableError
@@ -29,7 +30,9 @@ class EngineSettings:
     found to fit where several processes share a database. It is fixed: overflow connections would
     be closed on return and opened anew under load, which costs half of the throughput. A connection
     that lay unused for longer than `ping_after` is pinged before it is handed out, so a restart of
-    an idle database fails no request, and a busy pool pays no round trip for that.
+    an idle database fails no request, and a busy pool pays no round trip for that. With
+    `settle_commits` a transaction says its id before COMMIT, which is a round trip, so that
+    PostgreSQL can be asked what became of it where the connection is lost.
     """
 
     pool_size: int | None = None
@@ -40,6 +43,7 @@ class EngineSettings:
     statement_timeout: float = 10.0
     lock_timeout: float = 0.0
     client_check_interval: float = 0.5
+    settle_commits: bool = True
     application_name: str = "stillroom"
 
     def __post_init__(self) -> None:
@@ -79,7 +83,15 @@ def create_engine(url: URL, settings: EngineSettings, **options: Any) -> AsyncEn
     """
     engine = _create_engine(url, settings, {}, options)
     refuse_lost_commit(engine.sync_engine)
+    if settings.settle_commits and "poolclass" not in options:
+        settle_lost_commits(engine.sync_engine, inquiry(url, settings))
     return engine
+
+
+def inquiry(url: URL, settings: EngineSettings) -> Inquiry:
+    """Return what asks the database of a URL, outside of every pool, how a transaction ended."""
+    options = {"poolclass": NullPool, "isolation_level": "AUTOCOMMIT"}
+    return Inquiry(lambda: create_engine(url, settings, **options))
 
 
 def create_read_engine(url: URL, settings: EngineSettings) -> AsyncEngine:

@@ -1,0 +1,196 @@
+"""What became of a COMMIT whose connection was lost: PostgreSQL is asked before anybody is told."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from weakref import ref
+
+from sqlalchemy import Connection, Engine, PoolProxiedConnection, event, text
+from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.util import await_only
+
+from stillroom.engine.pool import is_quiet
+from stillroom.errors import DatabaseUnavailableError, StillroomError, UnknownOutcomeError
+
+logger = logging.getLogger("stillroom")
+
+ASKED_FOR = 2.0
+"""How long PostgreSQL is asked what has become of a COMMIT, in seconds."""
+
+
+def settle_lost_commits(engine: Engine, inquiry: "Inquiry") -> None:
+    """Let a COMMIT whose connection was lost end as PostgreSQL says that it has.
+
+    It succeeds where it has been committed, and raises DatabaseUnavailableError where all of it was
+    rolled back: it may be tried again. Raises UnknownOutcomeError where PostgreSQL cannot tell.
+    """
+    dialect = engine.dialect
+    send_commit = dialect.do_commit
+
+    def commit(dbapi_connection: PoolProxiedConnection) -> None:
+        if is_quiet(dbapi_connection.dbapi_connection):
+            send_commit(dbapi_connection)
+            return
+        transaction: Transaction | None = None
+        try:
+            transaction = _identify(dbapi_connection)
+            send_commit(dbapi_connection)
+        except dialect.loaded_dbapi.Error as error:
+            if not dialect.is_disconnect(error, dbapi_connection.dbapi_connection, None):
+                if transaction is None:
+                    dialect.do_rollback(
+                        dbapi_connection
+                    )  # SQLAlchemy takes the transaction for ended
+                raise
+            failure = await_only(inquiry.failure_of(transaction))
+            if failure is not None:
+                vars(error)[_FAILURE] = failure
+                raise
+            # As after any lost connection: those of the pool are as old, and none is trusted.
+            engine.pool._invalidate(dbapi_connection, error, _checkin=False)
+            _of(dbapi_connection).invalidate(error)
+
+    dialect.do_commit = commit  # type: ignore[method-assign]
+    event.listen(engine, "commit", _note)
+    event.listen(engine, "handle_error", _failure_of, retval=True)
+
+
+@dataclass(frozen=True)
+class Transaction:
+    """Name a transaction so that another connection can ask for it.
+
+    `id` is None where it has written nothing. PostgreSQL gives ids that were lost in a crash to
+    other transactions: `history` is the time from which on it has lost none.
+    """
+
+    id: str | None
+    history: str | None
+
+
+class Inquiry:
+    """Ask PostgreSQL, over a connection of its own, how a transaction has ended."""
+
+    def __init__(self, make_engine: Callable[[], AsyncEngine]) -> None:
+        """Take what makes an engine without a pool, in AUTOCOMMIT; it is made when it is needed."""
+        self._make_engine = make_engine
+
+    async def failure_of(self, transaction: Transaction | None) -> StillroomError | None:
+        """Return what its COMMIT has to raise, None where it was committed, when it has ended.
+
+        A server that is away is waited for, for ASKED_FOR seconds; then the outcome is unknown, as
+        it is where the server has lost the history of its transactions. No transaction is one that
+        was lost before its COMMIT.
+        """
+        if transaction is None or transaction.id is None:
+            return DatabaseUnavailableError(_LOST_BEFORE)  # nothing was written, or will be
+        try:
+            async with asyncio.timeout(ASKED_FOR):
+                status = await self._end_of(transaction)
+        except TimeoutError:
+            status = None
+        logger.warning("A connection was lost at COMMIT; PostgreSQL says: %s", status or "nothing")
+        if status is None:
+            return UnknownOutcomeError(_UNKNOWN)
+        return None if status == _COMMITTED else DatabaseUnavailableError(_ROLLED_BACK)
+
+    async def _end_of(self, transaction: Transaction) -> str | None:
+        while True:
+            try:
+                async with self._engine.connect() as connection:
+                    return await self._ask(connection, transaction)
+            except DatabaseUnavailableError:
+                await asyncio.sleep(_PAUSE)
+            except DBAPIError as error:
+                if getattr(error.driver_exception, "sqlstate", None) == _HAS_NOT_COME_SO_FAR:
+                    return None
+                await asyncio.sleep(_PAUSE)
+
+    async def _ask(self, connection: AsyncConnection, transaction: Transaction) -> str | None:
+        values = {"id": transaction.id}
+        while True:
+            answer = (await connection.execute(_STATUS, values)).one()
+            if answer.history == transaction.history:
+                if answer.status != _UNDER_WAY:
+                    return str(answer.status)
+                await connection.execute(_END_WHAT_IS_IDLE, values)
+            elif not answer.is_replica:
+                # Its id may be another one's now; but what has not been committed is not there.
+                return _ABORTED if answer.status == _ABORTED else None
+            await asyncio.sleep(_PAUSE)
+
+    @cached_property
+    def _engine(self) -> AsyncEngine:
+        return self._make_engine()
+
+
+def _note(connection: Connection) -> None:
+    connection.info[_CONNECTION] = ref(connection)  # a dialect commits without it
+
+
+def _of(proxied: PoolProxiedConnection) -> Connection:
+    connection: Connection | None = proxied.info[_CONNECTION]()
+    assert connection is not None  # noqa: S101  (it is committing)
+    return connection
+
+
+def _failure_of(context: ExceptionContext) -> StillroomError | None:
+    return vars(context.original_exception).get(_FAILURE)
+
+
+def _identify(proxied: PoolProxiedConnection) -> Transaction:
+    # The driver's own cursor: no event of SQLAlchemy, and a third of the time.
+    cursor = proxied.cursor()
+    try:
+        if (history := proxied.info.get(_HISTORY)) is None:
+            cursor.execute(_ID_AND_HISTORY)
+            id, history = cursor.fetchone() or (None, None)
+            proxied.info[_HISTORY] = history
+        else:
+            cursor.execute(_ID)
+            (id,) = cursor.fetchone() or (None,)
+    finally:
+        cursor.close()
+    return Transaction(id, history)
+
+
+_LOST_BEFORE = "The connection was lost before anything was committed; it may be tried again."
+_ROLLED_BACK = "The connection was lost at COMMIT, and PostgreSQL has rolled back; try again."
+_UNKNOWN = (
+    "The connection was lost during a COMMIT, and PostgreSQL could not say what has become of it. "
+    "Look whether the work is there before it is done again."
+)
+_CONNECTION = "stillroom.committing"
+_FAILURE = "stillroom.failure"
+_HISTORY = "stillroom.history"
+_HAS_NOT_COME_SO_FAR = "22023"
+_UNDER_WAY = "in progress"
+_ABORTED = "aborted"
+_COMMITTED = "committed"
+_PAUSE = 0.02  # seconds
+
+# The id of a transaction that wrote, and the time from which on the server has its statistics: it
+# loses them in a crash, as it may lose ids, and keeps them in an orderly restart; another server has
+# a time of its own. https://www.postgresql.org/docs/current/monitoring-stats.html
+_ID = "SELECT pg_current_xact_id_if_assigned()::text"
+_ID_AND_HISTORY = f"{_ID}, (SELECT stats_reset::text FROM pg_stat_bgwriter)"
+
+# https://www.postgresql.org/docs/current/functions-info.html#FUNCTIONS-PG-SNAPSHOT
+_STATUS = text(
+    "SELECT pg_xact_status(CAST(CAST(:id AS text) AS xid8)) AS status, "
+    "pg_is_in_recovery() AS is_replica, "
+    "(SELECT stats_reset::text FROM pg_stat_bgwriter) AS history"
+)
+
+# A COMMIT that never arrived: its backend waits for it, and may do so for hours. One that is at its
+# COMMIT is let be, for it may be waiting for a replica: ended then, it would have been committed
+# without. That is also why nothing is ended where the server waits for replicas.
+_END_WHAT_IS_IDLE = text(
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+    "WHERE backend_xid = CAST(CAST(CAST(:id AS text) AS xid8) AS xid) "
+    "AND datname = current_database() AND state LIKE 'idle in transaction%' "
+    "AND current_setting('synchronous_standby_names') = ''"
+)
