@@ -1,18 +1,50 @@
 """A COMMIT whose connection is lost ends as PostgreSQL says that it has ended."""
 
 import asyncio
+import json
+import os
+import signal
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
+from uuid import UUID, uuid4
 
 import psycopg
 import pytest
-from sqlalchemy import URL, text
+from pydantic import BaseModel
+from sqlalchemy import URL, String, text
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Mapped, mapped_column
 
-from stillroom.engine import EngineSettings
+from stillroom.engine import EngineSettings, inquiry
+from stillroom.engine.outcome import Transaction
 from stillroom.errors import DatabaseUnavailableError, UnknownOutcomeError
+from stillroom.fastapi import InsertResponse
+from stillroom.json import JSONInsert
 from stillroom.manager import DatabaseSessionManager
+from stillroom.postgres import temporary_cluster
+from stillroom.url import parse_url
+from tests.processes import eventually
 from tests.proxy import Loss, Proxy, proxied
 from tests.test_manager import Base, Jar, names
+
+
+class Box(Base):
+    """A row with a key of its own, and a name that is unique."""
+
+    __tablename__ = "boxes"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    name: Mapped[str] = mapped_column(String(20), unique=True)
+
+
+class BoxSchema(BaseModel):
+    """Show a box."""
+
+    id: UUID
+    name: str
+
+
+NEW_BOX = JSONInsert(Box, BoxSchema)
 
 
 @pytest.fixture
@@ -156,6 +188,80 @@ async def test_what_is_not_to_be_asked_about_costs_nothing(way: tuple[Proxy, URL
         async with manager.begin() as session:
             await Jar.create(session, name="unknown")
     await manager.close()
+
+
+@pytest.mark.parametrize("loss", ["answer", "connection", "request"])
+async def test_a_lone_insert_whose_answer_is_lost_is_answered(
+    manager: DatabaseSessionManager, proxy: Proxy, loss: Loss
+) -> None:
+    """It is sent again: its key is its own, so PostgreSQL refuses to do it twice."""
+    proxy.cut(b"cut off", loss)
+    answers = [await insert(manager, "cut off"), await insert(manager, "not cut")]
+
+    async with manager.session() as session:
+        rows = {
+            row.name: {"id": str(row.id), "name": row.name} for row in await Box.get_all(session)
+        }
+    assert [json.loads(answer) for answer in answers] == [rows["cut off"], rows["not cut"]]
+    assert (proxy.cuts, len(rows), in_use(manager)) == (1, 2, 0)
+
+
+async def test_a_lone_insert_that_another_row_forbids_is_refused_as_ever(
+    manager: DatabaseSessionManager, proxy: Proxy
+) -> None:
+    """What refused the second one had refused the first one too."""
+    await insert(manager, "taken")
+    proxy.cut(b"taken")
+    with pytest.raises(IntegrityError):
+        await insert(manager, "taken")
+    assert (proxy.cuts, in_use(manager)) == (1, 0)
+
+
+async def test_a_lone_insert_whose_key_is_given_has_an_unknown_outcome(
+    manager: DatabaseSessionManager, proxy: Proxy
+) -> None:
+    """A row with that key may be another one's."""
+    proxy.cut(b"cut off")
+    with pytest.raises(UnknownOutcomeError):
+        await insert(manager, "cut off", id=uuid4())
+
+
+async def insert(manager: DatabaseSessionManager, name: str, **values: Any) -> bytes:
+    """Insert a box as a view does that returns an InsertResponse."""
+    async with manager.session() as session:
+        response = InsertResponse(NEW_BOX, session, {"name": name, **values})
+        await response.run()
+    return bytes(response.body)
+
+
+def test_an_id_that_a_crash_gave_to_another_transaction_is_not_believed() -> None:
+    """PostgreSQL says "committed" of a transaction that was lost: the id is another one's now."""
+    with temporary_cluster() as cluster:
+        url = cluster.url("postgres")
+        lost = psycopg.connect(url)
+        row = lost.execute("SELECT stats_reset::text FROM pg_stat_bgwriter").fetchone()
+        lost.execute("CREATE TABLE lost ()")
+        number = lost.execute("SELECT pg_current_xact_id()::text").fetchone()
+        assert row is not None
+        assert number is not None
+        os.kill(lost.info.backend_pid, signal.SIGKILL)
+        lost.close()
+
+        def status() -> str | None:
+            try:
+                with psycopg.connect(url, autocommit=True) as other:
+                    other.execute("SELECT pg_current_xact_id()")
+                    query = "SELECT pg_xact_status(%s::text::xid8)"
+                    found = other.execute(query, number).fetchone()
+            except (psycopg.OperationalError, psycopg.DataError):
+                return None  # it recovers, or has not come so far again
+            return str(found[0]) if found else None
+
+        assert eventually(lambda: status() == "committed")
+        transaction = Transaction(number[0], row[0])
+        settings = EngineSettings()
+        failure = asyncio.run(inquiry(parse_url(url), settings).failure_of(transaction))
+        assert isinstance(failure, UnknownOutcomeError)
 
 
 def in_use(manager: DatabaseSessionManager) -> int:

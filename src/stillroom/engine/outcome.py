@@ -2,14 +2,15 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import cached_property
-from weakref import ref
+from typing import TypeVar
+from weakref import WeakKeyDictionary, ref
 
 from sqlalchemy import Connection, Engine, PoolProxiedConnection, event, text
 from sqlalchemy.engine import ExceptionContext
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.util import await_only
 
@@ -17,6 +18,8 @@ from stillroom.engine.pool import is_quiet
 from stillroom.errors import DatabaseUnavailableError, StillroomError, UnknownOutcomeError
 
 logger = logging.getLogger("stillroom")
+
+T = TypeVar("T")
 
 ASKED_FOR = 2.0
 """How long PostgreSQL is asked what has become of a COMMIT, in seconds."""
@@ -28,6 +31,7 @@ def settle_lost_commits(engine: Engine, inquiry: "Inquiry") -> None:
     It succeeds where it has been committed, and raises DatabaseUnavailableError where all of it was
     rolled back: it may be tried again. Raises UnknownOutcomeError where PostgreSQL cannot tell.
     """
+    _inquiries[engine] = inquiry
     dialect = engine.dialect
     send_commit = dialect.do_commit
 
@@ -59,6 +63,11 @@ def settle_lost_commits(engine: Engine, inquiry: "Inquiry") -> None:
     event.listen(engine, "handle_error", _failure_of, retval=True)
 
 
+def inquiry_of(engine: Engine) -> "Inquiry | None":
+    """Return what may be asked about the transactions of an engine, None where nothing is."""
+    return _inquiries.get(engine)
+
+
 @dataclass(frozen=True)
 class Transaction:
     """Name a transaction so that another connection can ask for it.
@@ -77,6 +86,32 @@ class Inquiry:
     def __init__(self, make_engine: Callable[[], AsyncEngine]) -> None:
         """Take what makes an engine without a pool, in AUTOCOMMIT; it is made when it is needed."""
         self._make_engine = make_engine
+
+    async def repeat(
+        self, work: Callable[[Connection], T], find: Callable[[Connection], T | None]
+    ) -> T:
+        """Run a lone statement again whose connection was lost, and return what it returns.
+
+        It inserts what has a key of its own, so it cannot do it twice: where the first one was
+        committed the second is refused, and `find` returns what is there; where the first is under
+        way PostgreSQL lets the second wait. Raises what the statement raises, and
+        UnknownOutcomeError when there is no answer after ASKED_FOR seconds.
+        """
+
+        def run(connection: Connection) -> T:
+            try:
+                return work(connection)
+            except IntegrityError:
+                if (found := find(connection)) is None:
+                    raise
+                return found
+
+        logger.warning("A connection was lost during a statement, which is tried again")
+        try:
+            async with asyncio.timeout(ASKED_FOR):
+                return await self._run(lambda connection: connection.run_sync(run))
+        except TimeoutError as error:
+            raise UnknownOutcomeError(_UNKNOWN) from error
 
     async def failure_of(self, transaction: Transaction | None) -> StillroomError | None:
         """Return what its COMMIT has to raise, None where it was committed, when it has ended.
@@ -98,15 +133,23 @@ class Inquiry:
         return None if status == _COMMITTED else DatabaseUnavailableError(_ROLLED_BACK)
 
     async def _end_of(self, transaction: Transaction) -> str | None:
+        try:
+            return await self._run(lambda connection: self._ask(connection, transaction))
+        except DBAPIError as error:
+            if getattr(error.driver_exception, "sqlstate", None) == _HAS_NOT_COME_SO_FAR:
+                return None
+            raise
+
+    async def _run(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         while True:
             try:
                 async with self._engine.connect() as connection:
-                    return await self._ask(connection, transaction)
+                    return await work(connection)
             except DatabaseUnavailableError:
                 await asyncio.sleep(_PAUSE)
             except DBAPIError as error:
-                if getattr(error.driver_exception, "sqlstate", None) == _HAS_NOT_COME_SO_FAR:
-                    return None
+                if not error.connection_invalidated:
+                    raise
                 await asyncio.sleep(_PAUSE)
 
     async def _ask(self, connection: AsyncConnection, transaction: Transaction) -> str | None:
@@ -147,14 +190,14 @@ def _identify(proxied: PoolProxiedConnection) -> Transaction:
     try:
         if (history := proxied.info.get(_HISTORY)) is None:
             cursor.execute(_ID_AND_HISTORY)
-            id, history = cursor.fetchone() or (None, None)
+            number, history = cursor.fetchone() or (None, None)
             proxied.info[_HISTORY] = history
         else:
             cursor.execute(_ID)
-            (id,) = cursor.fetchone() or (None,)
+            (number,) = cursor.fetchone() or (None,)
     finally:
         cursor.close()
-    return Transaction(id, history)
+    return Transaction(number, history)
 
 
 _LOST_BEFORE = "The connection was lost before anything was committed; it may be tried again."
@@ -163,6 +206,8 @@ _UNKNOWN = (
     "The connection was lost during a COMMIT, and PostgreSQL could not say what has become of it. "
     "Look whether the work is there before it is done again."
 )
+_inquiries: WeakKeyDictionary[Engine, Inquiry] = WeakKeyDictionary()
+
 _CONNECTION = "stillroom.committing"
 _FAILURE = "stillroom.failure"
 _HISTORY = "stillroom.history"
@@ -173,10 +218,13 @@ _COMMITTED = "committed"
 _PAUSE = 0.02  # seconds
 
 # The id of a transaction that wrote, and the time from which on the server has its statistics: it
-# loses them in a crash, as it may lose ids, and keeps them in an orderly restart; another server has
-# a time of its own. https://www.postgresql.org/docs/current/monitoring-stats.html
+# loses them in a crash, as it may lose ids, and keeps them in an orderly restart; another server
+# has a time of its own. https://www.postgresql.org/docs/current/monitoring-stats.html
 _ID = "SELECT pg_current_xact_id_if_assigned()::text"
-_ID_AND_HISTORY = f"{_ID}, (SELECT stats_reset::text FROM pg_stat_bgwriter)"
+_ID_AND_HISTORY = (
+    "SELECT pg_current_xact_id_if_assigned()::text, "
+    "(SELECT stats_reset::text FROM pg_stat_bgwriter)"
+)
 
 # https://www.postgresql.org/docs/current/functions-info.html#FUNCTIONS-PG-SNAPSHOT
 _STATUS = text(
