@@ -25,6 +25,15 @@ class UncommittedWritesError(StillroomError):
     """Report writes that nobody committed before the response was ready."""
 
 
+class IdempotencyKeyError(StillroomError):
+    """Refuse a request for its Idempotency-Key; `reason` says which of the few it is."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        """Take one of: missing, malformed, in_use, reused, not_kept."""
+        super().__init__(message)
+        self.reason = reason
+
+
 class CursorError(StillroomError):
     """Refuse a cursor that no page of this order has given."""
 

@@ -49,9 +49,9 @@ class InsertResponse(Response):
         """Say whether to run it is to commit; a session that is not ours somebody else commits."""
         return isinstance(self._session, ServiceSession)
 
-    async def run(self) -> None:
-        """Insert the row, and commit."""
-        if isinstance(self._session, ServiceSession):
+    async def run(self, *, commits: bool = True) -> None:
+        """Insert the row, and commit, unless that is left to somebody who has more to write."""
+        if isinstance(self._session, ServiceSession) and commits:
             self.body = await self._session.commit_with(self._work, self._find)
         else:
             self.body = await self._session.run_sync(lambda it: self._work(it.connection()))

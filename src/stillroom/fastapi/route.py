@@ -14,6 +14,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
 from stillroom.errors import ConfigurationError, StillroomError
+from stillroom.fastapi.idempotency import KeyedRequest, answer_once, keyed_request
 from stillroom.fastapi.insert import InsertResponse
 from stillroom.fastapi.override import OverrideWatch
 from stillroom.manager import DatabaseSessionManager
@@ -51,6 +52,9 @@ class UnitOfWorkRoute(APIRoute):
     the application itself: ``app.router.route_class = UnitOfWorkRoute``.
     """
 
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        super().__init__(path, answer_once(endpoint), **options)
+
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return FastAPI's handler inside a unit of work."""
         handle = super().get_route_handler()
@@ -60,15 +64,18 @@ class UnitOfWorkRoute(APIRoute):
             read_only = request.method in _SAFE
             unit = UnitOfWork(read_only if options.read_only is None else options.read_only)
             request.scope[_UNIT_OF_WORK] = unit
+            if not (read_only or unit.read_only):
+                unit.keyed = await keyed_request(request, is_required=options.requires_key)
             with OverrideWatch(request.scope, SessionDependency) as overrides:
                 try:
-                    response = await _respond(handle, request, overrides)
+                    response = await _respond(handle, request, unit, overrides)
                     if response.status_code < 400:
                         await _commit(unit, overrides, response)
                 except HTTPException as answer:
                     if answer.status_code < 400:
                         await overrides.look()
-                        await _commit(unit, overrides)
+                        redirect = Response(None, answer.status_code, answer.headers)
+                        await _commit(unit, overrides, redirect)
                     raise
                 except Exception as error:
                     await unit.note(error)
@@ -83,6 +90,7 @@ class UnitOfWorkRoute(APIRoute):
 async def _respond(
     handle: Callable[[Request], Coroutine[Any, Any, Response]],
     request: Request,
+    unit: "UnitOfWork",
     overrides: OverrideWatch,
 ) -> Response:
     # The teardown of dependencies of scope "function" belongs to the work: what they write after
@@ -90,7 +98,11 @@ async def _respond(
     responses: list[Response] = []
     async with AsyncExitStack() as teardown:
         request.scope["fastapi_function_astack"] = teardown
-        responses.append(response := await handle(request))
+        if unit.keyed is None:
+            response = await handle(request)
+        else:
+            response = await unit.keyed.respond(handle, unit.session)
+        responses.append(response)
         if isinstance(response, InsertResponse) and not response.commits:
             await response.run()
         await overrides.look()
@@ -100,23 +112,31 @@ async def _respond(
     return responses[0]
 
 
-async def _commit(
-    unit: "UnitOfWork", overrides: OverrideWatch, response: Response | None = None
-) -> None:
+async def _commit(unit: "UnitOfWork", overrides: OverrideWatch, response: Response) -> None:
     overrides.check()
+    if unit.keyed is not None and unit.keyed.is_replayed:
+        return
     if isinstance(response, InsertResponse) and response.commits:
-        await response.run()
+        await response.run(commits=unit.keyed is None)
+    if unit.keyed is not None:
+        await unit.keyed.keep(response)
     await unit.commit()
 
 
-def unit_of_work(*, read_only: bool) -> Callable[[_Endpoint], _Endpoint]:
-    """Say of a view that its session is, or is not, a read session, whatever the HTTP method.
+def unit_of_work(
+    *, read_only: bool | None = None, requires_key: bool = False
+) -> Callable[[_Endpoint], _Endpoint]:
+    """Say of a view what its unit of work is like; it stands below the decorator of the route.
 
-    It stands below the decorator of the route.
+    `read_only` says that its session is, or is not, a read session, whatever the HTTP method. With
+    `requires_key` a request of an unsafe method without an Idempotency-Key is a 400.
     """
+    if read_only and requires_key:
+        msg = "A view that only reads can keep no answer: leave out requires_key, or read_only."
+        raise ConfigurationError(msg)
 
     def mark(endpoint: _Endpoint) -> _Endpoint:
-        setattr(endpoint, _OPTIONS, _Options(read_only=read_only))
+        setattr(endpoint, _OPTIONS, _Options(read_only, requires_key))
         return endpoint
 
     return mark
@@ -127,6 +147,7 @@ class UnitOfWork:
 
     def __init__(self, read_only: bool) -> None:
         self.read_only = read_only
+        self.keyed: KeyedRequest | None = None
         self._manager: DatabaseSessionManager | None = None
         self.has_lost_writes = False
         self._session: ServiceSession | None = None
@@ -195,6 +216,7 @@ def refuse_without_unit_of_work(route: str) -> ConfigurationError:
 @dataclass(frozen=True)
 class _Options:
     read_only: bool | None = None
+    requires_key: bool = False
 
 
 # https://www.rfc-editor.org/rfc/rfc9110#section-9.2.1
