@@ -40,7 +40,7 @@ def install(
     if idempotency is not None:
         idempotency.install(app, manager)
     answer_errors(app, manager)
-    describe_problems(app)
+    describe_problems(app, takes_keys=idempotency is not None)
 
 
 def lifespan(

@@ -44,6 +44,14 @@ class SessionDependency:
         return unit.session(self.manager)
 
 
+@dataclass(frozen=True)
+class UnitOfWorkOptions:
+    """Hold what `unit_of_work` says of a view."""
+
+    read_only: bool | None = None
+    requires_key: bool = False
+
+
 class UnitOfWorkRoute(APIRoute):
     """Run a view as one unit of work: ``APIRouter(route_class=UnitOfWorkRoute)``.
 
@@ -55,16 +63,26 @@ class UnitOfWorkRoute(APIRoute):
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         super().__init__(path, answer_once(endpoint), **options)
 
+    def takes_key(self, method: str) -> bool:
+        """Say whether an Idempotency-Key matters to a request of this method."""
+        return method not in _SAFE and not self.options.read_only
+
+    @property
+    def options(self) -> "UnitOfWorkOptions":
+        """Return what `unit_of_work` says of the view."""
+        options: UnitOfWorkOptions = getattr(self.endpoint, _OPTIONS, UnitOfWorkOptions())
+        return options
+
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return FastAPI's handler inside a unit of work."""
         handle = super().get_route_handler()
-        options: _Options = getattr(self.endpoint, _OPTIONS, _Options())
+        options = self.options
 
         async def handle_in_unit_of_work(request: Request) -> Response:
             read_only = request.method in _SAFE
             unit = UnitOfWork(read_only if options.read_only is None else options.read_only)
             request.scope[_UNIT_OF_WORK] = unit
-            if not (read_only or unit.read_only):
+            if self.takes_key(request.method):
                 unit.keyed = await keyed_request(request, is_required=options.requires_key)
             with OverrideWatch(request.scope, SessionDependency) as overrides:
                 try:
@@ -136,7 +154,7 @@ def unit_of_work(
         raise ConfigurationError(msg)
 
     def mark(endpoint: _Endpoint) -> _Endpoint:
-        setattr(endpoint, _OPTIONS, _Options(read_only, requires_key))
+        setattr(endpoint, _OPTIONS, UnitOfWorkOptions(read_only, requires_key))
         return endpoint
 
     return mark
@@ -211,12 +229,6 @@ def refuse_without_unit_of_work(route: str) -> ConfigurationError:
         "nobody would commit. Make its router with APIRouter(route_class=UnitOfWorkRoute), or set "
         "app.router.route_class = UnitOfWorkRoute before routes are put on the application."
     )
-
-
-@dataclass(frozen=True)
-class _Options:
-    read_only: bool | None = None
-    requires_key: bool = False
 
 
 # https://www.rfc-editor.org/rfc/rfc9110#section-9.2.1
