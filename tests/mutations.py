@@ -917,8 +917,8 @@ MUTATIONS = [
         1,
         "a row that is the response is inserted before it is sent",
         "fastapi/route.py",
-        "        await response.run()\n    await unit.commit()\n",
-        "        pass\n    await unit.commit()\n",
+        "        await response.run(commits=unit.keyed is None)\n",
+        "        pass\n",
         "tests/fastapi/test_insert.py",
     ),
     Mutation(
@@ -1084,16 +1084,16 @@ MUTATIONS = [
     Mutation(
         2,
         "PostgreSQL is asked what became of a lost COMMIT",
-        "engine/outcome.py",
+        "engine/commit.py",
         "            failure = await_only(inquiry.failure_of(transaction))\n",
-        "            failure = UnknownOutcomeError(_UNKNOWN)\n",
+        "            failure: StillroomError | None = StillroomError()\n",
         "tests/test_outcome.py",
     ),
     Mutation(
         2,
         "a server that has lost its history is not believed",
         "engine/outcome.py",
-        "            if answer.history == transaction.history:\n",
+        "            if answer.history == transaction.history is not None:\n",
         "            if True:\n",
         "tests/test_outcome.py::test_an_id_that_a_crash_gave_to_another_transaction_is_not_believed",
     ),
@@ -1108,7 +1108,7 @@ MUTATIONS = [
     Mutation(
         2,
         "a commit that was settled gives its dead connection up",
-        "engine/outcome.py",
+        "engine/commit.py",
         "            _of(dbapi_connection).invalidate(error)\n",
         "",
         "tests/test_outcome.py",
@@ -1179,10 +1179,10 @@ MUTATIONS = [
     ),
     Mutation(
         5,
-        "a key is looked up after the dependencies",
+        "a view claims the key of its request",
         "fastapi/idempotency.py",
-        "            if (claim := _claim.get()) is not None and (answer := await claim()) is not None:\n                return answer\n",
-        "",
+        "(answer := await claim()) is not None:\n                return",
+        "(answer := None) is not None:\n                return",
         "tests/fastapi/test_idempotency.py",
     ),
 ]

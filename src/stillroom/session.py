@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session, SessionTransaction
 from sqlalchemy.util import greenlet_spawn
 
-from stillroom.engine.outcome import inquiry_of
+from stillroom.engine.commit import inquiry_of
 from stillroom.engine.reading import (
     enter_autocommit,
     is_at_rest,

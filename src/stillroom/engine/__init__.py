@@ -10,8 +10,8 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
-from stillroom.engine.commit import refuse_lost_commit
-from stillroom.engine.outcome import Inquiry, settle_lost_commits
+from stillroom.engine.commit import refuse_lost_commit, settle_lost_commits
+from stillroom.engine.outcome import Inquiry
 from stillroom.engine.pool import watch_pool
 from stillroom.engine.reading import READ_ONLY, hold_to_reading
 from stillroom.errors import ConfigurationError, DatabaseUnavailableError

@@ -6,15 +6,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeVar
-from weakref import WeakKeyDictionary, ref
 
-from sqlalchemy import Connection, Engine, PoolProxiedConnection, event, text
-from sqlalchemy.engine import ExceptionContext
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
-from sqlalchemy.util import await_only
 
-from stillroom.engine.pool import is_quiet
 from stillroom.errors import DatabaseUnavailableError, StillroomError, UnknownOutcomeError
 
 logger = logging.getLogger("stillroom")
@@ -23,49 +19,6 @@ T = TypeVar("T")
 
 ASKED_FOR = 2.0
 """How long PostgreSQL is asked what has become of a COMMIT, in seconds."""
-
-
-def settle_lost_commits(engine: Engine, inquiry: "Inquiry") -> None:
-    """Let a COMMIT whose connection was lost end as PostgreSQL says that it has.
-
-    It succeeds where it has been committed, and raises DatabaseUnavailableError where all of it was
-    rolled back: it may be tried again. Raises UnknownOutcomeError where PostgreSQL cannot tell.
-    """
-    _inquiries[engine] = inquiry
-    dialect = engine.dialect
-    send_commit = dialect.do_commit
-
-    def commit(dbapi_connection: PoolProxiedConnection) -> None:
-        if is_quiet(dbapi_connection.dbapi_connection):
-            send_commit(dbapi_connection)
-            return
-        transaction: Transaction | None = None
-        try:
-            transaction = _identify(dbapi_connection)
-            send_commit(dbapi_connection)
-        except dialect.loaded_dbapi.Error as error:
-            if not dialect.is_disconnect(error, dbapi_connection.dbapi_connection, None):
-                if transaction is None:
-                    dialect.do_rollback(
-                        dbapi_connection
-                    )  # SQLAlchemy takes the transaction for ended
-                raise
-            failure = await_only(inquiry.failure_of(transaction))
-            if failure is not None:
-                vars(error)[_FAILURE] = failure
-                raise
-            # As after any lost connection: those of the pool are as old, and none is trusted.
-            engine.pool._invalidate(dbapi_connection, error, _checkin=False)
-            _of(dbapi_connection).invalidate(error)
-
-    dialect.do_commit = commit  # type: ignore[method-assign]
-    event.listen(engine, "commit", _note)
-    event.listen(engine, "handle_error", _failure_of, retval=True)
-
-
-def inquiry_of(engine: Engine) -> "Inquiry | None":
-    """Return what may be asked about the transactions of an engine, None where nothing is."""
-    return _inquiries.get(engine)
 
 
 @dataclass(frozen=True)
@@ -156,7 +109,7 @@ class Inquiry:
         values = {"id": transaction.id}
         while True:
             answer = (await connection.execute(_STATUS, values)).one()
-            if answer.history == transaction.history:
+            if answer.history == transaction.history is not None:
                 if answer.status != _UNDER_WAY:
                     return str(answer.status)
                 await connection.execute(_END_WHAT_IS_IDLE, values)
@@ -170,61 +123,18 @@ class Inquiry:
         return self._make_engine()
 
 
-def _note(connection: Connection) -> None:
-    connection.info[_CONNECTION] = ref(connection)  # a dialect commits without it
-
-
-def _of(proxied: PoolProxiedConnection) -> Connection:
-    connection: Connection | None = proxied.info[_CONNECTION]()
-    assert connection is not None  # noqa: S101  (it is committing)
-    return connection
-
-
-def _failure_of(context: ExceptionContext) -> StillroomError | None:
-    return vars(context.original_exception).get(_FAILURE)
-
-
-def _identify(proxied: PoolProxiedConnection) -> Transaction:
-    # The driver's own cursor: no event of SQLAlchemy, and a third of the time.
-    cursor = proxied.cursor()
-    try:
-        if (history := proxied.info.get(_HISTORY)) is None:
-            cursor.execute(_ID_AND_HISTORY)
-            number, history = cursor.fetchone() or (None, None)
-            proxied.info[_HISTORY] = history
-        else:
-            cursor.execute(_ID)
-            (number,) = cursor.fetchone() or (None,)
-    finally:
-        cursor.close()
-    return Transaction(number, history)
-
-
 _LOST_BEFORE = "The connection was lost before anything was committed; it may be tried again."
 _ROLLED_BACK = "The connection was lost at COMMIT, and PostgreSQL has rolled back; try again."
 _UNKNOWN = (
     "The connection was lost during a COMMIT, and PostgreSQL could not say what has become of it. "
     "Look whether the work is there before it is done again."
 )
-_inquiries: WeakKeyDictionary[Engine, Inquiry] = WeakKeyDictionary()
 
-_CONNECTION = "stillroom.committing"
-_FAILURE = "stillroom.failure"
-_HISTORY = "stillroom.history"
 _HAS_NOT_COME_SO_FAR = "22023"
 _UNDER_WAY = "in progress"
 _ABORTED = "aborted"
 _COMMITTED = "committed"
 _PAUSE = 0.02  # seconds
-
-# The id of a transaction that wrote, and the time from which on the server has its statistics: it
-# loses them in a crash, as it may lose ids, and keeps them in an orderly restart; another server
-# has a time of its own. https://www.postgresql.org/docs/current/monitoring-stats.html
-_ID = "SELECT pg_current_xact_id_if_assigned()::text"
-_ID_AND_HISTORY = (
-    "SELECT pg_current_xact_id_if_assigned()::text, "
-    "(SELECT stats_reset::text FROM pg_stat_bgwriter)"
-)
 
 # https://www.postgresql.org/docs/current/functions-info.html#FUNCTIONS-PG-SNAPSHOT
 _STATUS = text(
