@@ -23,7 +23,9 @@ class Laboratory:
 
     def __init__(self, *, longest: float = 60.0, target: float = 60.0) -> None:
         self.left: list[str] = []
-        self.line: Line[str] = Line(1, longest=longest, target=target, left_over=self.left.append)
+        self.line: Line[str] = Line(
+            1, longest=longest, target=target, left_over=self.left.append, interval=0.2
+        )
 
     async def join(self, count: int) -> "list[asyncio.Task[str]]":
         """Let so many wait, one behind the other."""

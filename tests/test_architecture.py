@@ -54,7 +54,7 @@ LAYERS = [
 
 DOORS = {
     "alembic": {"migrations"},
-    "anyio": {"bulk", "json", "manager"},
+    "anyio": {"bulk", "fastapi", "json", "manager"},
     "asyncpg": {"testing"},
     "fastapi": {"fastapi"},
     "greenlet": {"testing"},
@@ -70,6 +70,7 @@ DOORS = {
         "migrations",
         "problems",
         "json",
+        "idempotency",
         "fastapi",
         "testing",
         "pytest_plugin",

@@ -1,11 +1,12 @@
 """The users service."""
 
 from fastapi import FastAPI
-from stillroom.fastapi import health, install, lifespan
+from stillroom.fastapi import Idempotency, health, install, lifespan
 from stillroom.fastapi.docs import serve_docs
 
 from app.config import config
 from app.database import sessionmanager
+from app.models import IDEMPOTENCY_KEYS
 from app.views.user import router as user_router
 
 __all__ = ["init_app"]
@@ -25,7 +26,12 @@ def init_app(init_db: bool = True) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    install(server, sessionmanager, max_body_size=MAX_BODY_SIZE)
+    install(
+        server,
+        sessionmanager,
+        max_body_size=MAX_BODY_SIZE,
+        idempotency=Idempotency(IDEMPOTENCY_KEYS),
+    )
     serve_docs(server)
     server.include_router(health(sessionmanager))
     server.include_router(user_router, prefix="/api")

@@ -14,11 +14,15 @@ class LifecycleError(StillroomError):
 
 
 class DatabaseUnavailableError(StillroomError):
-    """Report that no connection to PostgreSQL could be made; a later try may succeed."""
+    """Report that PostgreSQL was out of reach and nothing was written; a later try may succeed."""
 
 
 class DeadlineError(StillroomError):
     """Report work that was ended because its time was over; nothing of it is committed."""
+
+
+class RolledBackError(DatabaseUnavailableError):
+    """Report that a connection was lost, and that all of the work was rolled back with it."""
 
 
 class UnknownOutcomeError(StillroomError):
@@ -27,6 +31,15 @@ class UnknownOutcomeError(StillroomError):
 
 class UncommittedWritesError(StillroomError):
     """Report writes that nobody committed before the response was ready."""
+
+
+class IdempotencyKeyError(StillroomError):
+    """Refuse a request for its Idempotency-Key; `reason` says which of the few it is."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        """Take one of: missing, malformed, in_use, reused, not_kept."""
+        super().__init__(message)
+        self.reason = reason
 
 
 class CursorError(StillroomError):

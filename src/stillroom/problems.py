@@ -13,6 +13,7 @@ from stillroom.errors import (
     CursorError,
     DatabaseUnavailableError,
     DeadlineError,
+    IdempotencyKeyError,
     LimitError,
     UnknownOutcomeError,
 )
@@ -135,6 +136,8 @@ def _driver_error(error: BaseException) -> BaseException:
 
 
 def _without_sqlstate(error: BaseException) -> Problem | None:
+    if isinstance(error, IdempotencyKeyError):
+        return _OF_KEY[error.reason]
     for kind, problem in _OWN.items():
         if isinstance(error, kind):
             return problem
@@ -232,6 +235,33 @@ _UNKNOWN_OUTCOME = Problem(
 _DEADLINE = Problem(
     status=504, code="deadline", detail="The work took longer than a request may; it was ended."
 )
+_KEY = "idempotency_key"
+_OF_KEY = {
+    "missing": Problem(
+        status=400, code=f"{_KEY}_missing", detail="The request needs an Idempotency-Key header."
+    ),
+    "malformed": Problem(
+        status=400,
+        code=f"{_KEY}_malformed",
+        detail='An Idempotency-Key is one string of 1 to 255 ASCII characters, as in "8e03978e".',
+    ),
+    "not_kept": Problem(
+        status=400,
+        code=f"{_KEY}_not_supported",
+        detail="The answer cannot be kept for a second request; send it without Idempotency-Key.",
+    ),
+    "in_use": Problem(
+        status=409,
+        code=f"{_KEY}_in_use",
+        detail="A request with this Idempotency-Key is under way; try again later.",
+        retry_after=1,
+    ),
+    "reused": Problem(
+        status=422,
+        code=f"{_KEY}_reused",
+        detail="This Idempotency-Key came with another request; make a new one for this.",
+    ),
+}
 _OWN: dict[type[Exception], Problem] = {
     CursorError: _BAD_CURSOR,
     DatabaseUnavailableError: _UNAVAILABLE,

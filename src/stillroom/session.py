@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session, SessionTransaction
 from sqlalchemy.pool import PoolProxiedConnection
 from sqlalchemy.util import greenlet_spawn
 
+from stillroom.engine.commit import inquiry_of
 from stillroom.engine.driver import cancel_statement, hang_up, is_busy
 from stillroom.engine.reading import (
     enter_autocommit,
@@ -122,7 +123,9 @@ class ServiceSession(AsyncSession):
 
         A cancellation that comes before, in the flush too, leaves nothing written. Raises
         UnknownOutcomeError when PostgreSQL does not answer the COMMIT in time, its connection then
-        leaves the pool and is closed when the answer comes; and when the connection is lost.
+        leaves the pool and is closed when the answer comes. Where the connection is lost PostgreSQL
+        is asked: the commit has succeeded, or raises DatabaseUnavailableError, for nothing was
+        written; UnknownOutcomeError where that is not known.
         """
         if not self.in_transaction():
             return
@@ -130,11 +133,15 @@ class ServiceSession(AsyncSession):
         await asyncio.sleep(0)  # a cancellation that is due arrives here, before COMMIT is sent
         await self._finish(asyncio.ensure_future(super().commit()))
 
-    async def commit_with(self, work: Callable[[Connection], T]) -> T:
+    async def commit_with(
+        self, work: Callable[[Connection], T], find: Callable[[Connection], T | None] | None = None
+    ) -> T:
         """Commit, together with one last statement; return what the function returns that runs it.
 
         Where the session has done nothing before, that statement is a transaction by itself, in one
         round trip. It is kept from cancellations as a COMMIT is, and raises what `commit` raises.
+        With `find` it may be run again when its connection was lost: it is an INSERT with a key of
+        its own, and `find` returns what it would have, where the row is there already.
         """
         if READS in self.info or _HAS_ENDED in self.info or self._has_work():
             done = await self.run_sync(_on_its_connection, work)
@@ -145,7 +152,14 @@ class ServiceSession(AsyncSession):
             greenlet_spawn(self._run_alone, work)
         )
         # PostgreSQL ends a statement after the same time, and what it says then is worth a wait.
-        await self._finish(committing, more=_GRACE)
+        try:
+            await self._finish(committing, more=_GRACE)
+        except UnknownOutcomeError:
+            inquiry = inquiry_of(self.get_bind().engine)
+            if find is None or inquiry is None or not committing.done():
+                raise
+            committing = asyncio.ensure_future(inquiry.repeat(work, find))
+            await self._finish(committing)
         result: T = committing.result()
         return result
 

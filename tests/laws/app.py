@@ -17,6 +17,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from stillroom.engine import EngineSettings
 from stillroom.fastapi import (
+    Idempotency,
     InsertResponse,
     JSONArrayResponse,
     SessionDependency,
@@ -25,6 +26,7 @@ from stillroom.fastapi import (
     lifespan,
     unit_of_work,
 )
+from stillroom.idempotency import IdempotencyKeys
 from stillroom.json import JSONInsert
 from stillroom.manager import DatabaseSessionManager
 from stillroom.model import Model
@@ -64,6 +66,9 @@ class SlowCommit(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(String(40))
     seconds: Mapped[float]
+
+
+KEYS = IdempotencyKeys(Base.metadata)
 
 
 def after_create(table: Any, statement: str) -> None:
@@ -400,7 +405,7 @@ async def show_seen(name: str) -> dict[str, str | None]:
 def make_app(url: str) -> FastAPI:
     """Make the application; its routes stand at the root, below two routers, and on itself."""
     app = FastAPI(lifespan=lifespan(sessionmanager, lambda: url, settings=SETTINGS))
-    install(app, sessionmanager)
+    install(app, sessionmanager, idempotency=Idempotency(KEYS))
     app.include_router(router)
     outer = APIRouter(prefix="/nested", dependencies=[Depends(get_db)])
     outer.include_router(router, prefix="/deep")

@@ -188,11 +188,11 @@ def test_the_document_describes_the_problems(service: Service) -> None:
     document = service.client.get("/openapi.json").json()
 
     post = document["paths"]["/raised"]["post"]["responses"]
-    assert set(post) == {"200", "409", "422", "500", "503", "504"}
+    assert set(post) == {"200", "400", "409", "422", "500", "503", "504"}
     assert set(document["paths"]["/sleep"]["get"]["responses"]) == {
         "200", "422", "500", "503", "504",
     }  # fmt: skip
-    for status in ("409", "422", "500", "503", "504"):
+    for status in ("400", "409", "422", "500", "503", "504"):
         assert list(post[status]["content"]) == ["application/problem+json"]
     assert "HTTPValidationError" not in str(document)
     assert "ProblemDetails" in document["components"]["schemas"]

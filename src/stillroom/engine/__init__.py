@@ -8,9 +8,10 @@ from typing import Any
 from sqlalchemy import URL, Dialect, event
 from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
-from stillroom.engine.commit import refuse_lost_commit
+from stillroom.engine.commit import refuse_lost_commit, settle_lost_commits
+from stillroom.engine.outcome import Inquiry
 from stillroom.engine.pool import ConnectionPool
 from stillroom.engine.reading import READ_ONLY, hold_to_reading
 from stillroom.errors import ConfigurationError, DatabaseUnavailableError
@@ -31,7 +32,9 @@ class EngineSettings:
     none free waits for `pool_timeout` at most, and under overload, when all wait for longer than
     `queue_target`, half of that at most (`stillroom.engine.admission.Line`). A connection that lay
     unused for longer than `ping_after` is pinged before it is handed out, so a restart of an idle
-    database fails no request, and a busy pool pays no round trip for that.
+    database fails no request, and a busy pool pays no round trip for that. With `settle_commits` a
+    transaction says its id before COMMIT, which is a round trip, so that PostgreSQL can be asked
+    what became of it where the connection is lost.
     """
 
     pool_size: int | None = None
@@ -43,6 +46,7 @@ class EngineSettings:
     statement_timeout: float = 10.0
     lock_timeout: float = 0.0
     client_check_interval: float = 0.5
+    settle_commits: bool = True
     application_name: str = "stillroom"
 
     def __post_init__(self) -> None:
@@ -82,7 +86,15 @@ def create_engine(url: URL, settings: EngineSettings, **options: Any) -> AsyncEn
     """
     engine = _create_engine(url, settings, {}, options)
     refuse_lost_commit(engine.sync_engine)
+    if settings.settle_commits and "poolclass" not in options:
+        settle_lost_commits(engine.sync_engine, inquiry(url, settings))
     return engine
+
+
+def inquiry(url: URL, settings: EngineSettings) -> Inquiry:
+    """Return what asks the database of a URL, outside of every pool, how a transaction ended."""
+    options = {"poolclass": NullPool, "isolation_level": "AUTOCOMMIT"}
+    return Inquiry(lambda: create_engine(url, settings, **options))
 
 
 def create_read_engine(url: URL, settings: EngineSettings) -> AsyncEngine:

@@ -38,12 +38,19 @@ class Line(Generic[T]):
     """
 
     def __init__(
-        self, size: int, *, longest: float, target: float, left_over: Callable[[T], None]
+        self,
+        size: int,
+        *,
+        longest: float,
+        target: float,
+        left_over: Callable[[T], None],
+        interval: float = 1.0,
     ) -> None:
         """Take how many things there are, and who gets one that its taker could not take."""
         self._size = size
         self._longest = longest
         self._target = target
+        self._interval = interval
         self._left_over = left_over
         self._waiting: OrderedDict[asyncio.Future[T], float] = OrderedDict()  # since when
         self._mean_use = 0.0
@@ -117,7 +124,7 @@ class Line(Generic[T]):
             if self._target < self._least_wait < math.inf and not self._is_overloaded:
                 self._is_overloaded = True
                 self._refuse_late()
-            self._interval_end, self._least_wait = now + _INTERVAL, math.inf
+            self._interval_end, self._least_wait = now + self._interval, math.inf
         self._least_wait = min(self._least_wait, now - since)
 
     def _set_timer(self) -> None:
@@ -145,5 +152,4 @@ class Line(Generic[T]):
             coming.set_exception(RefusedError())
 
 
-_INTERVAL = 0.2  # seconds
 _MEMORY = 50  # uses

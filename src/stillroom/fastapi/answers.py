@@ -19,11 +19,12 @@ from stillroom.errors import (
     CursorError,
     DatabaseUnavailableError,
     DeadlineError,
+    IdempotencyKeyError,
     LimitError,
     UncommittedWritesError,
     UnknownOutcomeError,
 )
-from stillroom.fastapi.route import has_lost_writes, is_read_only
+from stillroom.fastapi.unit import has_lost_writes, is_read_only
 from stillroom.manager import DatabaseSessionManager
 from stillroom.problems import (
     INTERNAL_ERROR,
@@ -87,6 +88,7 @@ def answer_errors(app: FastAPI, manager: DatabaseSessionManager) -> None:
         DBAPIError,
         DatabaseUnavailableError,
         DeadlineError,
+        IdempotencyKeyError,
         LimitError,
         PoolTimeoutError,
         UnicodeEncodeError,

@@ -12,6 +12,7 @@ from stillroom.engine import EngineSettings
 from stillroom.fastapi.answers import answer_errors
 from stillroom.fastapi.body import BodyLimit
 from stillroom.fastapi.document import describe_problems
+from stillroom.fastapi.idempotency import Idempotency
 from stillroom.fastapi.route import (
     SessionDependency,
     UnitOfWorkRoute,
@@ -22,17 +23,24 @@ from stillroom.workers import workers
 
 
 def install(
-    app: FastAPI, manager: DatabaseSessionManager, *, max_body_size: int | None = None
+    app: FastAPI,
+    manager: DatabaseSessionManager,
+    *,
+    max_body_size: int | None = None,
+    idempotency: Idempotency | None = None,
 ) -> None:
     """Answer errors as problems (RFC 9457) and describe them in the OpenAPI document.
 
     A body of more than `max_body_size` bytes is refused with 413. FastAPI has a limit of that name
-    too, but answers it in plain text.
+    too, but answers it in plain text. With `idempotency` a request that has an Idempotency-Key may
+    be sent twice, and is done once.
     """
     if max_body_size is not None:
         app.add_middleware(BodyLimit, max_size=max_body_size)
+    if idempotency is not None:
+        idempotency.install(app, manager)
     answer_errors(app, manager)
-    describe_problems(app)
+    describe_problems(app, takes_keys=idempotency is not None)
 
 
 def lifespan(

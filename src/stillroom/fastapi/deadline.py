@@ -10,9 +10,6 @@ from sqlalchemy.exc import DBAPIError
 from stillroom.errors import DeadlineError
 from stillroom.session import ServiceSession
 
-DEADLINE = 10.0
-"""Seconds that a request has where its route says nothing else."""
-
 
 class Deadline:
     """Give the work of a request so many seconds, and end it when they are over.

@@ -3,12 +3,17 @@
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi.routing import iter_route_contexts
 
+from stillroom.fastapi.route import UnitOfWorkRoute
+from stillroom.fastapi.unit import options_of
 from stillroom.problems import MEDIA_TYPE, phrase
 
 
-def describe_problems(app: FastAPI) -> None:
+def describe_problems(app: FastAPI, *, takes_keys: bool = False) -> None:
     """Describe in each operation the problems that it can answer with.
+
+    With `takes_keys` those that an Idempotency-Key matters to have the header.
 
     A status that a route declares itself, as in ``responses={404: {"description": ...}}``, keeps
     its description and gets the schema of a problem where it has no content of its own.
@@ -20,11 +25,26 @@ def describe_problems(app: FastAPI) -> None:
         nonlocal described
         document = generate()
         if document is not described:  # it is a new one after a new route
+            if takes_keys:
+                _describe_keys(app, document)
             _describe(document)
             described = document
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _describe_keys(app: FastAPI, document: dict[str, Any]) -> None:
+    for context in iter_route_contexts(app.routes):
+        route: Any = context.original_route
+        if not isinstance(route, UnitOfWorkRoute):
+            continue
+        operations = document["paths"].get(context.path_format, {})
+        for method in filter(route.takes_key, context.methods or ()):
+            if (operation := operations.get(method.lower())) is not None:
+                header = {**_KEY, "required": options_of(route.endpoint).requires_key}
+                operation.setdefault("parameters", []).append(header)
+                operation["responses"].setdefault("400", {"description": phrase(400)})
 
 
 def _describe(document: dict[str, Any]) -> None:
@@ -68,4 +88,11 @@ def _is_of_fastapi(response: dict[str, Any]) -> bool:
 
 
 _METHODS = frozenset({"get", "put", "post", "delete", "options", "head", "patch", "trace"})
+_KEY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "Names the request, so that it may be sent again and is done once.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+    "example": '"8e03978e-40d5-43e8-bc93-6894a57f9324"',
+}
 _SCHEMA = "#/components/schemas/ProblemDetails"

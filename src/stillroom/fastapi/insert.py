@@ -38,7 +38,9 @@ class InsertResponse(Response):
             msg = f"A response of {status_code} commits nothing, so it cannot insert a row"
             raise ConfigurationError(msg)
         super().__init__(status_code=status_code, headers=headers)
-        self._work = partial(insert.run, values=values)
+        complete = insert.complete(values)
+        self._work = partial(insert.run, values=complete)
+        self._find = partial(insert.find, values=complete) if insert.makes_key(values) else None
         self._session = session
         self._is_done = False
 
@@ -47,10 +49,10 @@ class InsertResponse(Response):
         """Say whether to run it is to commit; a session that is not ours somebody else commits."""
         return isinstance(self._session, ServiceSession)
 
-    async def run(self) -> None:
-        """Insert the row, and commit."""
-        if isinstance(self._session, ServiceSession):
-            self.body = await self._session.commit_with(self._work)
+    async def run(self, *, commits: bool = True) -> None:
+        """Insert the row, and commit, unless that is left to somebody who has more to write."""
+        if isinstance(self._session, ServiceSession) and commits:
+            self.body = await self._session.commit_with(self._work, self._find)
         else:
             self.body = await self._session.run_sync(lambda it: self._work(it.connection()))
         self.headers["content-length"] = str(len(self.body))

@@ -8,15 +8,9 @@ from contextlib import AsyncExitStack
 from fastapi import Request, Response
 from sqlalchemy.exc import DBAPIError
 
-from stillroom.errors import ConfigurationError
+from stillroom.errors import ConfigurationError, RolledBackError
 from stillroom.fastapi.deadline import Deadline
 from stillroom.problems import is_old_plan, only_cause, sqlstate_of
-
-RETRIED = frozenset({"GET", "HEAD", "PUT", "DELETE"})
-"""The methods of which the same request twice is the same as once.
-
-https://www.rfc-editor.org/rfc/rfc9110#section-9.2.2
-"""
 
 
 async def retry(
@@ -28,8 +22,8 @@ async def retry(
     """Return the response of the first attempt that nothing in the database stands against.
 
     Another attempt is made after a serialization failure, a deadlock, a plan that a change of the
-    schema has made old, and a connection that was lost before COMMIT was sent; not where something
-    of the work has been committed, nor where the body of the request cannot be read again. The
+    schema has made old, and a connection that was lost before anything was committed; not where
+    some of the work has been committed, nor where the body of the request cannot be read again. The
     pauses grow, with jitter, and end with the deadline.
     """
     for number in range(ATTEMPTS):
@@ -54,7 +48,8 @@ def is_retried(error: BaseException) -> bool:
     error = only_cause(error)
     if sqlstate_of(error) in _SQLSTATES or is_old_plan(error):
         return True
-    return isinstance(error, DBAPIError) and error.connection_invalidated
+    is_lost = isinstance(error, DBAPIError) and error.connection_invalidated
+    return is_lost or isinstance(error, RolledBackError)
 
 
 async def _attempt_alone(attempt: Callable[[], Awaitable[Response]], request: Request) -> Response:

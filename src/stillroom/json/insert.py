@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from typing import Any
+from uuid import UUID
 
 from pydantic import BaseModel
 from sqlalchemy import CTE, Column, Connection, bindparam, insert, inspect, select
@@ -33,6 +34,10 @@ class JSONInsert:
             if (default := _default(entity, column)) is not None
         }
         self._statements: dict[frozenset[str], ReadyStatement] = {}
+        self._keys = [
+            self._mapper.get_property_by_column(it).key for it in self._mapper.primary_key
+        ]
+        self._row = ReadyStatement(select(utf8(object_from(rows_of(entity.row(), model)))))
         _refuse_events(self._mapper)
         self._statement(frozenset(self._defaults))  # what does not fit the model is found now
 
@@ -42,15 +47,30 @@ class JSONInsert:
         Raises TypeError for a name that is no column's, and sqlalchemy.exc.IntegrityError when a
         constraint refuses the row.
         """
-        given = {
-            **{name: make() for name, make in self._defaults.items() if name not in values},
-            **values,
-        }
+        given = self.complete(values)
         statement = self._statement(frozenset(given))
         row = statement.row(connection, {f"{_NEW}{name}": it for name, it in given.items()})
         assert row is not None  # noqa: S101  (INSERT ... RETURNING has one)
         answer: bytes = row[0]
         return answer
+
+    def complete(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the values, and the defaults of those that are not given."""
+        made = {name: make() for name, make in self._defaults.items() if name not in values}
+        return {**made, **values}
+
+    def makes_key(self, values: Mapping[str, Any]) -> bool:
+        """Say whether the row gets a key that no other row has: a UUID of Python's making."""
+        made = self._defaults.keys() - values.keys()
+        return all(name in made and self._is_uuid(name) for name in self._keys)
+
+    def find(self, connection: Connection, values: Mapping[str, Any]) -> bytes | None:
+        """Return the row that has the key of complete values as an object, None where none has."""
+        row = self._row.row(connection, {name: values[name] for name in self._keys})
+        return None if row is None else row[0]
+
+    def _is_uuid(self, name: str) -> bool:
+        return self._columns[name].type.python_type is UUID
 
     def _statement(self, names: frozenset[str]) -> ReadyStatement:
         if names not in self._statements:
