@@ -157,6 +157,13 @@ def _connect(
         database = parameters.get("database") or parameters.get("dbname") or "libpq's default"
         msg = (
             f"No connection to PostgreSQL, host {host}, database {database}: "
-            f"{type(error).__name__}: {error}"
+            f"{type(error).__name__}: {_without_secrets(str(error), parameters)}"
         )
         raise DatabaseUnavailableError(msg) from error
+
+
+def _without_secrets(text: str, parameters: Mapping[str, Any]) -> str:
+    for name in ("password", "sslpassword"):
+        if secret := parameters.get(name):
+            text = text.replace(str(secret), "***")
+    return text

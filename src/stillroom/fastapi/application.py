@@ -18,19 +18,29 @@ from stillroom.fastapi.route import (
     refuse_without_unit_of_work,
 )
 from stillroom.manager import DatabaseSessionManager
+from stillroom.redaction import redact_logs
 from stillroom.workers import workers
 
 
 def install(
-    app: FastAPI, manager: DatabaseSessionManager, *, max_body_size: int | None = None
+    app: FastAPI,
+    manager: DatabaseSessionManager,
+    *,
+    max_body_size: int | None = None,
+    redact: bool = True,
 ) -> None:
     """Answer errors as problems (RFC 9457) and describe them in the OpenAPI document.
+
+    The logs of the process hold no values from now on, whoever logs (`stillroom.redaction`), unless
+    `redact` is False; what this library logs by itself never does.
 
     A body of more than `max_body_size` bytes is refused with 413. FastAPI has a limit of that name
     too, but answers it in plain text.
     """
     if max_body_size is not None:
         app.add_middleware(BodyLimit, max_size=max_body_size)
+    if redact:
+        redact_logs()
     answer_errors(app, manager)
     describe_problems(app)
 
