@@ -14,6 +14,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "stillroom"
 
 PARTS = {
     "errors": ["errors"],
+    "redaction": ["redaction"],
     "bulk": ["bulk"],
     "pages": ["joins", "pages"],
     "model": ["model"],
@@ -42,7 +43,7 @@ PARTS = {
 
 LAYERS = [
     {"errors"},
-    {"bulk"},
+    {"bulk", "redaction"},
     {"pages", "model", "postgres", "workers"},
     {"manager"},
     {"migrations", "problems", "json", "admission", "retry", "idempotency"},

@@ -85,10 +85,11 @@ def test_a_value_that_could_never_work_is_refused_at_once(query: str, message: s
         parse_url(f"postgresql://host/name?{query}")
 
 
-def test_an_at_sign_in_a_password_is_not_taken_for_the_host() -> None:
+@pytest.mark.parametrize("password", ["p@zz", "p@ss/zz", "p@ss?zz", "p@ss/w?zz"])
+def test_an_at_sign_in_a_password_is_not_taken_for_the_host(password: str) -> None:
     """What stands behind it may be a part of the password: it is refused, and not shown."""
     with pytest.raises(ConfigurationError, match=r"two @.*%40") as refusal:
-        parse_url("postgresql://user:p@zz@host/name")
+        parse_url(f"postgresql://user:{password}@host/name")
 
     assert "zz" not in str(refusal.value)
 

@@ -67,7 +67,8 @@ def asked_isolation(item: pytest.Item) -> str | None:
     """Return the isolation that a test asks for; None where its marker says nothing."""
     marker = item.get_closest_marker("stillroom")
     if marker is None:
-        return str(item.config.getoption("--stillroom-isolation"))
+        own = getattr(getattr(item, "cls", None), "stillroom_isolation", None)
+        return own or str(item.config.getoption("--stillroom-isolation"))
     isolation = marker.kwargs.get("isolation")
     return None if marker.args or isolation not in ISOLATIONS else str(isolation)
 

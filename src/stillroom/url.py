@@ -37,7 +37,7 @@ def parse_url(url: str | URL) -> URL:
             "Use postgresql:// (the driver is then asyncpg) or postgresql+psycopg://."
         )
         raise ConfigurationError(msg)
-    if "@" in (parsed.host or ""):
+    if any("@" in part for part in (parsed.host or "", parsed.database or "", *_names(url))):
         msg = (
             "The database URL has two @ (it is not shown here: what stands before the last one may "
             "be a part of the password). Write an @ of the password as %40."
@@ -105,6 +105,12 @@ _HARMLESS = {
     "gssencmode": {"disable", "prefer"},
     "keepalives": {"1"},
 }
+
+
+def _names(url: str | URL) -> list[str]:
+    # Read here, for SQLAlchemy passes over a parameter without a value.
+    query = url.partition("?")[2] if isinstance(url, str) else ""
+    return [pair.partition("=")[0] for pair in query.split("&")]
 
 
 def _asyncpg_arguments(query: Mapping[str, str]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Every error as an answer."""
 
 import asyncio
+import logging
 
 import httpx2
 import pytest
@@ -15,6 +16,7 @@ from stillroom.fastapi import (
     UnitOfWorkRoute,
     install,
 )
+from stillroom.redaction import redact_logs
 from tests.fastapi.conftest import Jar, get_db, manager, names
 
 
@@ -137,3 +139,22 @@ async def test_the_document_follows_a_route_that_comes_later(app: FastAPI) -> No
 
     assert "409" in app.openapi()["paths"]["/late"]["put"]["responses"]
     assert app.openapi() is app.openapi()
+
+
+async def test_a_500_is_logged_without_values_in_any_case(
+    app: FastAPI, client: httpx2.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also where the logs of the process are left as they are: `install(..., redact=False)`."""
+
+    @app.post("/secret")
+    async def tell(db: AsyncSession = Depends(get_db)) -> None:
+        await db.execute(text("SELECT CAST(CAST(:it AS text) AS no_type)"), {"it": "zaun"})
+
+    logging.setLogRecordFactory(logging.LogRecord)
+    response = await client.post("/secret")
+    redact_logs()
+
+    assert response.status_code == 500
+    assert "SQLSTATE 42704" in caplog.text
+    assert "no_type does not exist" not in caplog.text
+    assert 'type "no_type"' not in caplog.text

@@ -1,6 +1,7 @@
 """An application with routes of every shape, for the laws: ``python -m tests.laws.app URL FD``."""
 
 import asyncio
+import logging
 import socket
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -10,10 +11,9 @@ import uvicorn
 from fastapi import APIRouter, BackgroundTasks, Depends, FastAPI, HTTPException, Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse, StreamingResponse
 from pydantic import BaseModel, field_validator
-from sqlalchemy import DDL, ForeignKey, Numeric, String, UniqueConstraint, event, insert, text
+from sqlalchemy import insert, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from stillroom.engine import EngineSettings
 from stillroom.fastapi import (
@@ -26,67 +26,11 @@ from stillroom.fastapi import (
     lifespan,
     unit_of_work,
 )
-from stillroom.idempotency import IdempotencyKeys
 from stillroom.json import JSONInsert
 from stillroom.manager import DatabaseSessionManager
-from stillroom.model import Model
-
-
-class Base(Model, DeclarativeBase):
-    """The base of the laws' tables."""
-
-
-class Item(Base):
-    """A row whose name is unique, and whose rules of every kind can be broken."""
-
-    __tablename__ = "items"
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str] = mapped_column(String(40), unique=True)
-    size: Mapped[int] = mapped_column(server_default="0")
-    price: Mapped[float | None] = mapped_column(Numeric(4, 2))
-    parent_id: Mapped[int | None] = mapped_column(ForeignKey("items.id"))
-
-
-class Slot(Base):
-    """A row whose uniqueness is checked at COMMIT."""
-
-    __tablename__ = "slots"
-    __table_args__ = (UniqueConstraint("name", deferrable=True, initially="DEFERRED"),)
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str] = mapped_column(String(40))
-
-
-class SlowCommit(Base):
-    """A row whose COMMIT takes as many seconds as it says."""
-
-    __tablename__ = "slow_commits"
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str] = mapped_column(String(40))
-    seconds: Mapped[float]
-
-
-KEYS = IdempotencyKeys(Base.metadata)
-
-
-def after_create(table: Any, statement: str) -> None:
-    """Run a statement after the table was made."""
-    event.listen(table, "after_create", DDL(statement))  # type: ignore[no-untyped-call]
-
-
-after_create(
-    SlowCommit.__table__,
-    """CREATE FUNCTION sleep_at_commit() RETURNS trigger LANGUAGE plpgsql AS
-    'BEGIN PERFORM pg_sleep(NEW.seconds); RETURN NULL; END'""",
-)
-after_create(
-    SlowCommit.__table__,
-    """CREATE CONSTRAINT TRIGGER sleep_at_commit AFTER INSERT ON slow_commits
-    DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION sleep_at_commit()""",
-)
-after_create(Item.__table__, "ALTER TABLE items ADD CONSTRAINT ck_items_size CHECK (size < 1000)")
+from stillroom.redaction import redact_process
+from tests.laws.models import KEYS, Base, Item, Slot, SlowCommit
+from tests.laws.tales import Tales
 
 
 class ItemSchema(BaseModel):
@@ -312,6 +256,41 @@ async def picky(picky: Picky, db: AsyncSession = Depends(get_db)) -> dict[str, s
     return {"word": picky.word}
 
 
+@router.post("/tell/{way}")
+async def tell(way: str, secret: str, db: AsyncSession = Depends(get_db)) -> dict[str, str]:
+    """Bring a secret into the logs, by each way that is known."""
+    await getattr(Tales(sessionmanager, db, secret), way)()
+    return {}
+
+
+@router.get("/tell-later")
+async def tell_later(secret: str, db: AsyncSession = Depends(get_db)) -> StreamingResponse:
+    """Fail with a secret when the answer has begun."""
+
+    async def parts() -> AsyncIterator[bytes]:
+        yield b"first"
+        await tales.refused()
+
+    tales = Tales(sessionmanager, db, secret)
+
+    return StreamingResponse(parts())
+
+
+@router.post("/tell-afterwards")
+async def tell_afterwards(
+    secret: str, tasks: BackgroundTasks, db: AsyncSession = Depends(get_db)
+) -> dict[str, str]:
+    """Fail with a secret in a background task."""
+    tasks.add_task(Tales(sessionmanager, db, secret).refused)
+    return {}
+
+
+@router.post("/tell-model", response_model=ItemSchema)
+async def tell_model(secret: str) -> dict[str, str]:
+    """Return a secret that the response model refuses."""
+    return {"id": secret}
+
+
 @router.get("/write/{form}")
 async def write(form: str, name: str, db: AsyncSession = Depends(get_db)) -> Response:
     """Write in a GET, in every form."""
@@ -430,7 +409,9 @@ def make_app(url: str) -> FastAPI:
 def main() -> None:
     """Serve on the inherited socket."""
     url, listening = sys.argv[1], socket.socket(fileno=int(sys.argv[2]))
-    config = uvicorn.Config(make_app(url), log_level="info", access_log=False)
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+    redact_process()
+    config = uvicorn.Config(make_app(url), log_level="info")
     asyncio.run(uvicorn.Server(config).serve(sockets=[listening]))
 
 

@@ -21,8 +21,11 @@ from sqlalchemy import make_url
 from stillroom.manager import DatabaseSessionManager
 from stillroom.postgres import Cluster
 from tests.conftest import DRIVERS, NewDatabase
-from tests.laws.app import Base
+from tests.laws.models import Base
 from tests.processes import eventually
+
+PASSWORD = "the-password-of-the-laws"
+"""What no log may show; the server asks for none."""
 
 
 @dataclass
@@ -71,7 +74,8 @@ def service(
         bare, driver = new_database(), request.param
     else:
         bare, driver = older_database(request), "asyncpg"
-    url = bare.replace("postgresql://", f"postgresql+{driver}://")
+    given = make_url(bare).set(drivername=f"postgresql+{driver}", password=PASSWORD)
+    url = given.render_as_string(hide_password=False)
     asyncio.run(create_tables(url))
     log = tmp_path_factory.mktemp("laws") / "server.log"
     with (
@@ -82,6 +86,7 @@ def service(
         wait_until(lambda: answers(client))
         yield Service(client, url, log, database)
     assert "Traceback" not in (text := log.read_text()) or "Application shutdown" in text, text
+    assert PASSWORD not in text
 
 
 def older_database(request: pytest.FixtureRequest) -> str:

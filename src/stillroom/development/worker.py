@@ -9,9 +9,12 @@ CONTROL and LISTENER are open sockets, by number (`stillroom.serving.control`).
 import runpy
 import socket
 import sys
+from typing import Any
 
 import uvicorn
 
+from stillroom.redaction import redact_process
+from stillroom.serving.access import AccessLog
 from stillroom.serving.control import Control, leave_the_terminal_to_the_supervisor
 from stillroom.serving.server import Server
 
@@ -35,9 +38,12 @@ def main(arguments: list[str]) -> None:
 
 def serve(control: Control, application: str, listener: socket.socket) -> None:
     """Import the application, wait for permission, serve until the supervisor says stop."""
+    redact_process()
     listener.set_inheritable(False)  # a process that the application starts must not keep the port
-    config = uvicorn.Config(application, timeout_graceful_shutdown=GRACE_SECONDS)
+    config = uvicorn.Config(application, timeout_graceful_shutdown=GRACE_SECONDS, access_log=False)
     config.load()
+    loaded: Any = config
+    loaded.loaded_app = AccessLog(loaded.loaded_app)
     server = Server(config, control, listener)
     control.permission.wait()
     server.serve_until_stopped()

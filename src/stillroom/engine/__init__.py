@@ -175,7 +175,7 @@ def _connect(
         database = parameters.get("database") or parameters.get("dbname") or "libpq's default"
         msg = (
             f"No connection to PostgreSQL, host {host}, database {database}: "
-            f"{type(error).__name__}: {error}"
+            f"{type(error).__name__}: {_without_secrets(str(error), parameters)}"
         )
         raise DatabaseUnavailableError(msg) from error
 
@@ -194,3 +194,10 @@ def _give_up_old_plans(context: ExceptionContext) -> None:
     # lives. SQLAlchemy's dialect for asyncpg prepares all of them anew, that for psycopg does not.
     if "cached plan must not change result type" in str(context.original_exception):
         context.is_disconnect = True
+
+
+def _without_secrets(text: str, parameters: Mapping[str, Any]) -> str:
+    for name in ("password", "sslpassword"):
+        if secret := parameters.get(name):
+            text = text.replace(str(secret), "***")
+    return text

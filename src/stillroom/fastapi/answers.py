@@ -35,6 +35,7 @@ from stillroom.problems import (
     problem_of,
     sqlstate_of,
 )
+from stillroom.redaction import redacted
 
 logger = logging.getLogger("stillroom")
 
@@ -158,7 +159,7 @@ def _log_unknown(scope: Scope, error: Exception) -> str:
     reason = ""
     if sqlstate_of(error) == "25006" and is_read_only(scope):
         reason = " wrote in its read session (say @unit_of_work(read_only=False) if it must)"
-    logger.error("%s%s: 500 %s", _route(scope), reason, occurrence, exc_info=error)
+    logger.error("%s%s: 500 %s", _route(scope), reason, occurrence, exc_info=redacted(error))
     return occurrence
 
 

@@ -19,6 +19,7 @@ from stillroom.fastapi.route import (
     refuse_without_unit_of_work,
 )
 from stillroom.manager import DatabaseSessionManager
+from stillroom.redaction import redact_logs
 from stillroom.workers import workers
 
 
@@ -28,8 +29,12 @@ def install(
     *,
     max_body_size: int | None = None,
     idempotency: Idempotency | None = None,
+    redact: bool = True,
 ) -> None:
     """Answer errors as problems (RFC 9457) and describe them in the OpenAPI document.
+
+    The logs of the process hold no values from now on, whoever logs (`stillroom.redaction`), unless
+    `redact` is False; what this library logs by itself never does.
 
     A body of more than `max_body_size` bytes is refused with 413. FastAPI has a limit of that name
     too, but answers it in plain text. With `idempotency` a request that has an Idempotency-Key may
@@ -39,6 +44,8 @@ def install(
         app.add_middleware(BodyLimit, max_size=max_body_size)
     if idempotency is not None:
         idempotency.install(app, manager)
+    if redact:
+        redact_logs()
     answer_errors(app, manager)
     describe_problems(app, takes_keys=idempotency is not None)
 

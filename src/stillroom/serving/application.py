@@ -2,12 +2,11 @@
 
 import importlib
 import inspect
-import sys
-import traceback
 from pathlib import Path
 from typing import Any
 
 from stillroom.errors import ConfigurationError
+from stillroom.redaction import describe, show
 
 
 def load_application(name: str) -> Any:
@@ -62,5 +61,5 @@ def _made(name: str, factory: Any) -> Any:
 
 
 def _failure(what: str, error: Exception) -> ConfigurationError:
-    traceback.print_exception(error, file=sys.stderr)
-    return ConfigurationError(f"{what}: {type(error).__name__}: {error}")
+    show(error)
+    return ConfigurationError(f"{what}: {type(error).__name__}: {describe(error)}")

@@ -12,6 +12,7 @@ import logging
 import signal
 import socket
 import sys
+import traceback
 from types import FrameType
 from typing import Any
 
@@ -19,6 +20,8 @@ import uvicorn
 from uvicorn.lifespan.on import LifespanOn
 
 from stillroom.errors import StillroomError
+from stillroom.redaction import redact_process, redacted
+from stillroom.serving.access import AccessLog
 from stillroom.serving.application import load_application
 from stillroom.serving.control import Control, leave_the_terminal_to_the_supervisor
 from stillroom.serving.options import Options
@@ -36,6 +39,7 @@ EXIT_SECONDS = 2
 
 def main(arguments: list[str]) -> None:
     """Serve until the supervisor says stop, or is gone; the exit code is 1 for a failed start."""
+    redact_process()
     leave_the_terminal_to_the_supervisor()
     options = Options(**json.loads(arguments[2]))
     control = Control(socket.socket(fileno=int(arguments[0])), options.grace + EXIT_SECONDS)
@@ -51,13 +55,14 @@ def main(arguments: list[str]) -> None:
 
 
 def _serve(options: Options, control: Control, listener: socket.socket) -> None:
+    application = load_application(options.application)
     config = uvicorn.Config(
-        load_application(options.application),
+        AccessLog(application) if options.access_log else application,
         http="httptools",
         loop="uvloop",
         interface="asgi3",
         log_level="warning",
-        access_log=options.access_log,
+        access_log=False,  # its own has the queries in it
         server_header=False,
         proxy_headers=options.proxy is not None,
         forwarded_allow_ips=options.proxy or "",
@@ -66,8 +71,6 @@ def _serve(options: Options, control: Control, listener: socket.socket) -> None:
     )
     config.load()
     config.lifespan_class = Lifespan
-    if options.access_log:
-        logging.getLogger("uvicorn.access").setLevel(logging.INFO)
     server = Server(config, control, listener)
 
     def stop(_number: int, _frame: FrameType | None) -> None:
@@ -92,8 +95,15 @@ class Lifespan(LifespanOn):
 
     async def send(self, message: Any) -> None:
         """Take a message of the application."""
+        # The message of Starlette is the traceback of the error that it handles at this moment.
+        error = sys.exc_info()[1]
+        text = message.pop("message", "")
+        if error is not None:
+            text = "".join(traceback.format_exception(redacted(error)))
         if message["type"] == "lifespan.startup.failed":
-            self._reason = message.pop("message", "")
+            self._reason = text
+        elif text:
+            self.logger.error(text)
         await super().send(message)
 
 
