@@ -55,7 +55,7 @@ LAYERS = [
 DOORS = {
     "alembic": {"migrations"},
     "anyio": {"bulk", "json", "manager"},
-    "asyncpg": {"testing"},
+    "asyncpg": {"manager", "testing"},
     "fastapi": {"fastapi"},
     "greenlet": {"testing"},
     "httpx2": {"pytest_plugin", "testing"},
