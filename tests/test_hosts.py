@@ -141,7 +141,7 @@ async def test_each_session_meets_the_server_that_was_asked_for(pair: Pair, driv
 async def test_a_host_that_is_silent_keeps_nobody_from_the_next(pair: Pair, driver: str) -> None:
     """Each host has the time of one connection; asyncpg's own is one for all of them."""
     url = pair.url(driver, pair.primary, pair.standby)
-    settings = EngineSettings(connect_timeout=2)
+    settings = EngineSettings(connect_timeout=2, pool_timeout=10)
     pid = pair.primary.pids[0]
     os.kill(pid, signal.SIGSTOP)
     try:

@@ -17,6 +17,10 @@ class DatabaseUnavailableError(StillroomError):
     """Report that no connection to PostgreSQL could be made; a later try may succeed."""
 
 
+class DeadlineError(StillroomError):
+    """Report work that was ended because its time was over; nothing of it is committed."""
+
+
 class UnknownOutcomeError(StillroomError):
     """Report a COMMIT that was sent and not answered in time: the work may be there or not."""
 

@@ -72,6 +72,13 @@ class DatabaseSessionManager:
         size = await fitting_pool_size(pools, opened.settings, workers)
         self._opened = replace(opened, settings=replace(opened.settings, pool_size=size))
 
+    def warm(self) -> None:
+        """Begin to make all connections of the running event loop's pools, in the background."""
+        engines = self._of_this_loop()
+        for engine in (engines.write, engines.read):
+            pool: Any = engine.pool
+            pool.warm()
+
     async def close(self) -> None:
         """Close the pools of every event loop; connections in use are closed on their return.
 

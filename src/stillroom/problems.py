@@ -12,6 +12,7 @@ from sqlalchemy.sql.visitors import iterate
 from stillroom.errors import (
     CursorError,
     DatabaseUnavailableError,
+    DeadlineError,
     LimitError,
     UnknownOutcomeError,
 )
@@ -76,6 +77,8 @@ def problem_of(
     knows which columns a constraint is about.
     """
     error = only_cause(error)
+    if is_old_plan(error):
+        return _busy("schema_changed", "The database has just been changed; try again.")
     sqlstate = sqlstate_of(error)
     if sqlstate is None:
         return _without_sqlstate(error)
@@ -103,6 +106,15 @@ def sqlstate_of(error: BaseException) -> str | None:
     return sqlstate if isinstance(sqlstate, str) else None
 
 
+def is_old_plan(error: BaseException) -> bool:
+    """Say whether a statement was refused because the schema has changed since it was prepared."""
+    error = only_cause(error)
+    names = {kind.__name__ for kind in type(_driver_error(error)).__mro__}
+    return "InvalidCachedStatementError" in names or (
+        sqlstate_of(error) == "0A000" and "cached plan" in str(error)  # psycopg
+    )
+
+
 def constraint_of(error: BaseException) -> str | None:
     """Return the name of the violated constraint, on either driver, or None."""
     return _diagnostic(error, "constraint_name")
@@ -114,7 +126,12 @@ def _busy(code: str, detail: str) -> Problem:
 
 def _driver_error(error: BaseException) -> BaseException:
     # SQLAlchemy lets an error through as it is that arrives while a cursor is read.
-    return error.driver_exception or error if isinstance(error, DBAPIError) else error
+    if not isinstance(error, DBAPIError):
+        return error
+    try:
+        return error.driver_exception or error
+    except ValueError:  # SQLAlchemy has made it: there is none of the driver
+        return error.orig or error
 
 
 def _without_sqlstate(error: BaseException) -> Problem | None:
@@ -212,9 +229,13 @@ _UNKNOWN_OUTCOME = Problem(
     code="outcome_unknown",
     detail="It is not known whether the work was done; look before it is tried again.",
 )
+_DEADLINE = Problem(
+    status=504, code="deadline", detail="The work took longer than a request may; it was ended."
+)
 _OWN: dict[type[Exception], Problem] = {
     CursorError: _BAD_CURSOR,
     DatabaseUnavailableError: _UNAVAILABLE,
+    DeadlineError: _DEADLINE,
     LimitError: _BAD_LIMIT,
     PoolTimeoutError: _busy("pool_timeout", "All connections are in use; try again later."),
     UnknownOutcomeError: _UNKNOWN_OUTCOME,

@@ -289,7 +289,7 @@ def _fail_by_refusals(run: "Run", item: pytest.Item) -> None:
 def _look(run: "Run", item: pytest.Item, nextitem: pytest.Item | None) -> str:
     """Roll back what the test did, and say what is left of it; then no other test may run."""
     try:
-        run.stand_at(scopes_of(nextitem.parent) if nextitem is not None else ())
+        run.stand_between(scopes_of(nextitem.parent) if nextitem is not None else ())
     except Exception:
         item.session.shouldfail = "stopping at a test whose work could not be undone"
         raise

@@ -11,8 +11,10 @@ from sqlalchemy import Connection, Engine, event, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session, SessionTransaction
+from sqlalchemy.pool import PoolProxiedConnection
 from sqlalchemy.util import greenlet_spawn
 
+from stillroom.engine.driver import cancel_statement, hang_up, is_busy
 from stillroom.engine.reading import (
     enter_autocommit,
     is_at_rest,
@@ -30,6 +32,12 @@ TIMEOUT = "stillroom.timeout"
 READS = "stillroom.reads"
 """Where `Session.info` says that the session is one of a read engine."""
 
+DEADLINE = "stillroom.deadline"
+"""Where `Session.info` says when its work has to be over, in the time of the event loop."""
+
+LONGER = "stillroom.longer"
+"""Where `Session.info` has the `statement_timeout`, in seconds, of work that takes longer."""
+
 T = TypeVar("T")
 
 
@@ -40,6 +48,13 @@ class TrackedSession(Session):
 @event.listens_for(TrackedSession, "after_begin")
 def _remember(session: Session, _transaction: SessionTransaction, connection: Connection) -> None:
     session.info[_CONNECTION] = connection
+    if (seconds := session.info.get(LONGER)) is not None:
+        connection.exec_driver_sql(f"SET LOCAL statement_timeout = {seconds * 1000:.0f}")
+
+
+@event.listens_for(TrackedSession, "after_commit")
+def _note_commit(session: Session) -> None:
+    session.info[_HAS_COMMITTED] = True
 
 
 class ServiceSession(AsyncSession):
@@ -62,6 +77,7 @@ class ServiceSession(AsyncSession):
 
         def read() -> T:
             with engine.connect() as connection:
+                self.note(connection.connection)
                 return work(connection)
 
         return await greenlet_spawn(read)
@@ -69,9 +85,37 @@ class ServiceSession(AsyncSession):
     @property
     def lone_engine(self) -> Engine | None:
         """Return the engine of a read session that holds no connection, else None."""
-        if READS not in self.info or _HAS_ENDED in self.info or self.in_transaction():
+        info = self.info
+        if READS not in info or _HAS_ENDED in info or LONGER in info or self.in_transaction():
             return None
         return self.get_bind().engine
+
+    @property
+    def has_committed(self) -> bool:
+        """Say whether any work has been committed."""
+        return _HAS_COMMITTED in self.info
+
+    def note(self, connection: PoolProxiedConnection) -> None:
+        """Note on which connection a statement runs that has no transaction of the session."""
+        self.info[_LONE] = connection
+
+    def interrupt(self) -> bool:
+        """Ask PostgreSQL to end the statement under way, if one is; a COMMIT goes on.
+
+        Says whether there is anything that will end. The connection stays, and who waits for the
+        statement gets its error (57014).
+        """
+        if _COMMITTING in self.info:
+            return True
+        if (connection := self._under_way()) is None:
+            return False
+        _keep(asyncio.ensure_future(_cancel(connection.driver_connection)))
+        return True
+
+    def hang_up(self) -> None:
+        """Close the connection on which a statement is still under way; not for a COMMIT."""
+        if _COMMITTING not in self.info and (connection := self._under_way()) is not None:
+            hang_up(connection.driver_connection)
 
     async def commit(self) -> None:
         """Commit; once COMMIT is under way it runs to its end.
@@ -146,9 +190,27 @@ class ServiceSession(AsyncSession):
                     leave_autocommit(connection)
         return result
 
+    def _under_way(self) -> PoolProxiedConnection | None:
+        connection = self._connection_in_use()
+        pooled = connection.connection if connection is not None else self.info.get(_LONE)
+        if pooled is None or pooled.dbapi_connection is None:
+            return None
+        return pooled if is_busy(pooled.dbapi_connection) else None
+
+    def _time_left(self, timeout: float) -> float:
+        """Return how long the end of the work may take; 0 is no limit."""
+        if (deadline := self.info.get(DEADLINE)) is None:
+            return timeout
+        left: float = max(deadline - asyncio.get_running_loop().time(), _LAST_MOMENT)
+        return min(left, timeout or left)
+
     async def _finish(self, committing: "asyncio.Future[Any]", more: float = 0) -> None:
         timeout = self.info.get(TIMEOUT, 0)
-        cancelled = await _wait(committing, timeout and timeout + more)
+        self.info[_COMMITTING] = True
+        try:
+            cancelled = await _wait(committing, self._time_left(timeout and timeout + more))
+        finally:
+            del self.info[_COMMITTING]
         if committing.done():
             failure = _failure(committing)
         else:
@@ -183,7 +245,7 @@ class ServiceSession(AsyncSession):
             return
         ending = asyncio.ensure_future(end())
         ending.add_done_callback(_log_loss)
-        cancelled = await _wait(ending, self.info.get(TIMEOUT, 0))
+        cancelled = await _wait(ending, self._time_left(self.info.get(TIMEOUT, 0)))
         if not ending.done() or ending.cancelled() or ending.exception() is not None:
             _hang_up(self)
             ending.cancel()  # psycopg does not notice that its connection was closed
@@ -241,7 +303,17 @@ def _leave_behind(session: AsyncSession, committing: asyncio.Future[Any]) -> Non
     connection: Connection = session.info[_CONNECTION]
     driver_connection: Any = connection.connection.driver_connection
     connection.detach()  # its place in the pool is free from now on
-    ending = asyncio.ensure_future(_await_outcome(session, committing, driver_connection))
+    _keep(asyncio.ensure_future(_await_outcome(session, committing, driver_connection)))
+
+
+async def _cancel(driver_connection: Any) -> None:
+    try:
+        await asyncio.wait_for(cancel_statement(driver_connection), _CANCEL)
+    except Exception as error:  # noqa: BLE001  (the connection is closed, if it does not help)
+        logger.warning("PostgreSQL could not be asked to end a statement: %r", error)
+
+
+def _keep(ending: "asyncio.Future[None]") -> None:
     _endings.add(ending)
     ending.add_done_callback(_endings.discard)
 
@@ -270,17 +342,19 @@ def _hang_up(session: ServiceSession) -> None:
         return
     driver_connection: Any = connection.connection.driver_connection
     connection.detach()
-    if hasattr(driver_connection, "terminate"):
-        driver_connection.terminate()
-    else:  # psycopg has only a close() that is awaited
-        driver_connection.pgconn.finish()
+    hang_up(driver_connection)
 
 
+_COMMITTING = "stillroom.committing"
 _CONNECTION = "stillroom.connection"
+_HAS_COMMITTED = "stillroom.has_committed"
 _HAS_ENDED = "stillroom.has_ended"
 _LEFT_BEHIND = "stillroom.left_behind"
+_LONE = "stillroom.lone"
 
+_CANCEL = 2.0  # seconds
 _GRACE = 1.0  # seconds
+_LAST_MOMENT = 0.05  # seconds
 
 _NOT_ANSWERED = (
     "PostgreSQL has not answered a COMMIT in time; its outcome is unknown. Look whether the work "

@@ -1,6 +1,7 @@
 """An application with one table, for the tests of this folder."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
 
 import httpx2
 import pytest
@@ -48,6 +49,20 @@ get_db = SessionDependency(manager)
 @pytest.fixture
 async def app(database_url: str) -> AsyncIterator[FastAPI]:
     """Give an application with one route that writes, its manager open and its tables made."""
+    async with open_app(database_url) as app:
+        yield app
+
+
+@pytest.fixture
+async def app_on_a_driver(driver_url: str) -> AsyncIterator[FastAPI]:
+    """Give the same on each driver."""
+    async with open_app(driver_url) as app:
+        yield app
+
+
+@asynccontextmanager
+async def open_app(url: str) -> AsyncGenerator[FastAPI]:
+    """Make the application on a database, and close it."""
     app = FastAPI()
     install(app, manager)
     app.router.route_class = UnitOfWorkRoute
@@ -72,7 +87,7 @@ async def app(database_url: str) -> AsyncIterator[FastAPI]:
     async def show(db: AsyncSession = Depends(get_db)) -> list[str]:
         return [jar.name for jar in await Jar.get_all(db)]
 
-    manager.init(database_url)
+    manager.init(url)
     async with manager.connect() as connection:
         await manager.create_all(connection)
     yield app
@@ -82,9 +97,21 @@ async def app(database_url: str) -> AsyncIterator[FastAPI]:
 @pytest.fixture
 async def client(app: FastAPI) -> AsyncIterator[httpx2.AsyncClient]:
     """Give a client that talks to the application in process."""
-    transport = httpx2.ASGITransport(app)
-    async with httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
+    async with open_client(app) as client:
         yield client
+
+
+@pytest.fixture
+async def client_on_a_driver(app_on_a_driver: FastAPI) -> AsyncIterator[httpx2.AsyncClient]:
+    """Give a client of the application on each driver."""
+    async with open_client(app_on_a_driver) as client:
+        yield client
+
+
+def open_client(app: FastAPI) -> httpx2.AsyncClient:
+    """Make a client that talks to an application in process."""
+    transport = httpx2.ASGITransport(app)
+    return httpx2.AsyncClient(transport=transport, base_url="http://test")
 
 
 async def names() -> list[str]:

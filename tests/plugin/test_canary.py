@@ -67,6 +67,7 @@ def test_nothing_but_a_lock():
 @pytest.fixture(scope="module")
 def emptied():
     run("TRUNCATE users RESTART IDENTITY")
+    run("SELECT pg_advisory_lock(2)", "c")
 
 
 def test_wider_scope(emptied):
@@ -157,12 +158,12 @@ from test_project import run
 look = Canary.look
 
 
-def write_and_look(self, *, at_rest):
+def write_and_look(self, *, at_rest, has_locks=False):
     if at_rest:
         thread = threading.Thread(target=run, args=["SELECT 1", "late"])
         thread.start()
         thread.join()
-    return look(self, at_rest=at_rest)
+    return look(self, at_rest=at_rest, has_locks=has_locks)
 
 
 Canary.look = write_and_look

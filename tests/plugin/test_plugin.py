@@ -230,6 +230,72 @@ def test_the_marker_is_read_strictly(project: Project) -> None:
         assert 'write @pytest.mark.stillroom(isolation="clone")' in outcome.output
 
 
+BETWEEN = """
+import threading
+
+from test_project import add, run
+
+
+def pytest_runtest_logfinish():
+    thread = threading.Thread(target=run, args=[add("late")])
+    thread.start()
+    thread.join()
+"""
+
+GOING_ON = """
+import asyncio
+
+import pytest
+from models import Session, User
+from sqlalchemy import select
+
+
+def run(work):
+    return asyncio.run(work)
+
+
+async def add(email):
+    async with Session() as session:
+        session.add(User(email=email))
+        await session.commit()
+
+
+async def emails():
+    async with Session() as session:
+        return list(await session.scalars(select(User.email)))
+
+
+@pytest.fixture(scope="class")
+def seeded():
+    run(add("seed"))
+
+
+def test_before():
+    assert run(emails()) == []
+
+
+@pytest.mark.usefixtures("seeded")
+class TestSeeded:
+    @pytest.mark.parametrize("time", [1, 2])
+    def test_of_the_class(self, time):
+        assert run(emails()) == ["seed"]
+
+
+def test_after():
+    assert run(emails()) == []
+"""
+
+
+@pytest.mark.parametrize("isolation", ["sandbox", "clone"])
+def test_what_is_done_between_two_tests_is_of_none(project: Project, isolation: str) -> None:
+    """A thread that has outlived its test writes into no wider scope, and hinders no fixture."""
+    project.write(conftest=BETWEEN, test_project=GOING_ON)
+
+    outcome = project.run(f"--stillroom-isolation={isolation}")
+
+    assert outcome.counts == "4 passed", outcome.output
+
+
 LATE = """
 import asyncio
 

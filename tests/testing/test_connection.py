@@ -81,6 +81,33 @@ async def test_a_cancellation_that_comes_late_meets_nobody_else(
     assert not done
 
 
+async def test_a_cancellation_that_postgresql_forgets_is_repeated(
+    sandboxed: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request that overtakes its statement does nothing, and the statement would run on."""
+    cancel = Backend.cancel
+    asked: list[Backend] = []
+
+    async def cancel_the_second_time(backend: Backend) -> None:
+        asked.append(backend)
+        if len(asked) > 1:
+            await cancel(backend)
+
+    async def select(sql: str) -> None:
+        async with sandboxed.connect() as connection:
+            await connection.execute(text(sql))
+
+    monkeypatch.setattr(Backend, "cancel", cancel_the_second_time)
+    long = asyncio.create_task(select("SELECT pg_sleep(20)"))
+    await asyncio.wait({long}, timeout=0.1)
+    long.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await long
+    done, _ = await asyncio.wait({asyncio.create_task(select("SELECT 1"))}, timeout=10)
+
+    assert done
+
+
 def test_a_loop_that_was_closed_in_the_middle_stops_nobody(new_database: NewDatabase) -> None:
     """Who waited there is not told, and the sandbox goes on to its end."""
     running = RunningSandbox(new_database())

@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from stillroom.testing.sandbox import Sandbox, levels
-from stillroom.testing.wire.backend import BackendError
+from stillroom.testing.wire.backend import Backend, BackendError
 from stillroom.testing.wire.messages import query
 from tests.testing.conftest import RunningSandbox, Target
 
@@ -134,6 +134,36 @@ async def test_a_connection_that_is_closing_ends_with_its_test(
         assert not sandbox.refusals
         with pytest.raises(DBAPIError, match="canceling statement"):
             await sleeping
+
+
+async def test_a_lock_that_is_asked_for_ends_with_its_test(
+    running_sandbox: RunningSandbox,
+    sandbox: Sandbox,
+    sandboxed: AsyncEngine,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is not taken any more when the connection that it is taken on has come about."""
+    open_aside, comes = sandbox.open_aside, asyncio.Event()
+
+    async def open_late() -> Backend:
+        await comes.wait()
+        return await open_aside()
+
+    async def let_come() -> None:
+        comes.set()
+
+    await asyncio.to_thread(running_sandbox.stand_at, "one")
+    monkeypatch.setattr(sandbox, "open_aside", open_late)
+    async with sandboxed.connect() as connection:
+        locking = asyncio.create_task(connection.execute(text("SELECT pg_advisory_lock(7)")))
+        while not sandbox.connections.may_hold_locks(0):  # noqa: ASYNC110  (another loop tells nobody)
+            await asyncio.sleep(0)
+        await asyncio.to_thread(running_sandbox.stand_at, "two")
+        await asyncio.to_thread(running_sandbox.call, let_come())
+        with pytest.raises(DBAPIError, match="canceling statement"):
+            await locking
+        async with sandboxed.connect() as other:
+            assert await other.scalar(text("SELECT pg_try_advisory_lock(7)"))
 
 
 async def test_a_temporary_table_that_a_test_has_dropped_is_there_again(

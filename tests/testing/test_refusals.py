@@ -315,6 +315,42 @@ async def test_locks_end_with_their_test(
             await first.execute(lock)
 
 
+async def test_the_lock_of_a_wider_scope_outlives_its_tests(
+    sandboxed: AsyncEngine, running_sandbox: RunningSandbox, sandbox: Sandbox
+) -> None:
+    """What a fixture has locked stays so until its own scope ends."""
+
+    async def is_free(number: int) -> bool:
+        async with sandboxed.connect() as connection:
+            lock = text(f"SELECT pg_try_advisory_lock({number})")
+            return bool((await connection.execute(lock)).scalar())
+
+    await asyncio.to_thread(running_sandbox.stand_at, "module")
+    async with sandboxed.connect() as connection:
+        await connection.execute(text("SELECT pg_advisory_lock(7)"))
+        for test in ("one", "two"):
+            await asyncio.to_thread(running_sandbox.stand_at, "module", test)
+            assert not await is_free(7)
+            assert await is_free(8)
+        await asyncio.to_thread(running_sandbox.stand_at, "other module", "three")
+        assert await is_free(7)
+
+
+async def test_a_lock_of_a_test_ends_with_it_where_a_wider_scope_has_locked_before(
+    sandboxed: AsyncEngine, running_sandbox: RunningSandbox, sandbox: Sandbox
+) -> None:
+    """What a fixture has given back is none that has to stay."""
+    lock = text("SELECT pg_try_advisory_lock(7)")
+    await asyncio.to_thread(running_sandbox.stand_at, "module")
+    async with sandboxed.connect() as connection, sandboxed.connect() as other:
+        await connection.execute(lock)
+        await connection.execute(text("SELECT pg_advisory_unlock(7)"))
+        await asyncio.to_thread(running_sandbox.stand_at, "module", "one")
+        await connection.execute(lock)
+        await asyncio.to_thread(running_sandbox.stand_at, "module", "two")
+        assert await other.scalar(lock)
+
+
 async def test_what_a_test_has_set_ends_with_it(
     sandboxed: AsyncEngine, running_sandbox: RunningSandbox, sandbox: Sandbox
 ) -> None:
@@ -343,6 +379,8 @@ async def test_what_a_test_has_set_ends_with_it(
     await set_on_one("9MB")
     await stand_at("module", "three")
     assert await shown() == {"4MB", "8MB"}
+    await stand_at("other module", "four")
+    assert await shown() == {"4MB"}
 
 
 async def test_a_reader_of_a_wider_scope_goes_on(

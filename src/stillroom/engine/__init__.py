@@ -7,14 +7,14 @@ from functools import partial
 from typing import Any
 
 from sqlalchemy import URL, Dialect, Engine, event
-from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from stillroom.engine.commit import refuse_lost_commit
 from stillroom.engine.hosts import Hosts
 from stillroom.engine.limits import limited_by_asyncpg, limited_by_psycopg
-from stillroom.engine.pool import watch_pool
+from stillroom.engine.pool import ConnectionPool
 from stillroom.engine.pooler import Pooler, set_pooler
 from stillroom.engine.reading import READ_ONLY, hold_to_reading
 from stillroom.errors import ConfigurationError
@@ -31,9 +31,11 @@ class EngineSettings:
     A `statement_timeout`, `lock_timeout` or `client_check_interval` of 0 is none, as in PostgreSQL.
     Writes and reads have a pool each, of `pool_size`; None is 10, or what `stillroom serve` has
     found to fit where several processes share a database. It is fixed: overflow connections would
-    be closed on return and opened anew under load, which costs half of the throughput. A connection
-    that lay unused for longer than `ping_after` is pinged before it is handed out, so a restart of
-    an idle database fails no request, and a busy pool pays no round trip for that.
+    be closed on return and opened anew under load, which costs half of the throughput. Who finds
+    none free waits for `pool_timeout` at most, and under overload, when all wait for longer than
+    `queue_target`, half of that at most (`stillroom.engine.admission.Line`). A connection that lay
+    unused for longer than `ping_after` is pinged before it is handed out, so a restart of an idle
+    database fails no request, and a busy pool pays no round trip for that.
 
     `pgbouncer` says whether PgBouncer in transaction mode is between; None finds out at the first
     connection. Through it each transaction says its own timeouts, where they are above 0, reads
@@ -41,7 +43,8 @@ class EngineSettings:
     """
 
     pool_size: int | None = None
-    pool_timeout: float = 2.0
+    pool_timeout: float = 1.0
+    queue_target: float = 0.1
     connect_timeout: float = 5.0
     ping_after: float = 1.0
     recycle_after: float = 1800.0
@@ -56,7 +59,7 @@ class EngineSettings:
         if self.pool_size is not None and self.pool_size < 1:
             msg = f"pool_size is {self.pool_size}; a pool needs at least one connection"
             raise ConfigurationError(msg)
-        for name in ("pool_timeout", "connect_timeout", "recycle_after"):
+        for name in ("pool_timeout", "queue_target", "connect_timeout", "recycle_after"):
             _require(name, getattr(self, name), getattr(self, name) > 0, "above 0")
         for name in ("ping_after", "statement_timeout", "lock_timeout", "client_check_interval"):
             _require(name, getattr(self, name), getattr(self, name) >= 0, "0 or more")
@@ -124,18 +127,21 @@ def _create_engine(
     bare = url.set(query={name: url.query[name] for name in url.query if name in ADDRESS})
     defaults: dict[str, Any] = {
         "connect_args": _connect_arguments(url, settings, parameters),
+        "poolclass": ConnectionPool,
         "pool_size": settings.pool_size or POOL_SIZE,
-        "max_overflow": 0,
         "pool_timeout": settings.pool_timeout,
-        "pool_use_lifo": True,
         "pool_recycle": settings.recycle_after,
+        "queue_target": settings.queue_target,
+        "ping_after": settings.ping_after,
         "hide_parameters": True,
     }
     if "poolclass" in options:
         defaults = {name: defaults[name] for name in ("connect_args", "hide_parameters")}
     engine = create_async_engine(bare, **{**defaults, **options})
     _connect_by(engine.sync_engine, url, settings, is_read=bool(parameters))
-    watch_pool(engine.sync_engine, settings.ping_after)
+    if url.get_driver_name() == "psycopg":
+        event.listen(engine.sync_engine, "checkout", _leave_the_access_mode_open)
+        event.listen(engine.sync_engine, "handle_error", _give_up_old_plans)
     return engine
 
 
@@ -206,6 +212,22 @@ def _arguments_through(
         "async_creator_fn": limited_by_psycopg(settings.limits),
         **({} if keeps_statements else {"prepare_threshold": None}),
     }
+
+
+def _leave_the_access_mode_open(
+    connection: Any, _record: ConnectionPoolEntry, _proxy: object
+) -> None:
+    # After a read session SQLAlchemy sets psycopg's read_only to False, which means BEGIN READ
+    # WRITE: a demoted primary refuses that with another error than the write (0A000, not 25006).
+    if connection.read_only is False:
+        connection.set_read_only(None)
+
+
+def _give_up_old_plans(context: ExceptionContext) -> None:
+    # A prepared statement whose answer a migration has changed fails for as long as the connection
+    # lives. SQLAlchemy's dialect for asyncpg prepares all of them anew, that for psycopg does not.
+    if "cached plan must not change result type" in str(context.original_exception):
+        context.is_disconnect = True
 
 
 # A session of reads never takes a write, so its server is asked whether it could.

@@ -1,78 +1,227 @@
-"""Connections on their way out of the pool and back: whole, alive, and as they were."""
+"""A pool of a fixed size: its connections are made in the background, and taken back whole."""
 
+import asyncio
+import logging
 import time
-from typing import Any
-from weakref import WeakSet
+from typing import Any, Self
 
-from sqlalchemy import event
-from sqlalchemy.engine import Engine
-from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import InvalidatePoolError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import ConnectionPoolEntry, Pool
+from sqlalchemy.util import await_only, greenlet_spawn
+
+from stillroom.engine.admission import Line, RefusedError
+from stillroom.engine.driver import hang_up, is_quiet
+
+logger = logging.getLogger("stillroom")
 
 
-def watch_pool(engine: Engine, ping_after: float) -> None:
-    """Take back only what is whole, and hand out only what is alive."""
-    _take_back_only_what_is_whole(engine)
-    _ping_when_idle(engine, ping_after)
-    _leave_the_access_mode_open(engine)
+class ConnectionPool(Pool):
+    """Hold up to `pool_size` connections, and hand out only those that are alive.
+
+    Who asks for a connection never makes it: that is done by a task of the pool, which nobody
+    cancels, so clients that leave do not keep it cold. A connection that lay idle for longer than
+    `ping_after`, is older than `recycle`, or was invalidated is looked after in the same way before
+    it is handed out. Who waits does so in a `Line`.
+    """
+
+    def __init__(
+        self,
+        creator: Any,
+        pool_size: int,
+        timeout: float,
+        queue_target: float,
+        ping_after: float,
+        **options: Any,
+    ) -> None:
+        """Take the times in seconds, and what every pool of SQLAlchemy takes."""
+        super().__init__(creator, **options)
+        self.is_retired = False
+        self._size = pool_size
+        self._timeout = timeout
+        self._queue_target = queue_target
+        self._ping_after = ping_after
+        self._idle: list[tuple[ConnectionPoolEntry, float]] = []  # since when
+        self._in_use: dict[ConnectionPoolEntry, float] = {}  # since when
+        self._connections = 0  # those that are being made count, too
+        self._making: set[asyncio.Task[None]] = set()
+        self._line: Line[ConnectionPoolEntry] = Line(
+            pool_size, longest=timeout, target=queue_target, left_over=self._offer
+        )
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def warm(self) -> None:
+        """Begin to make all connections that there may be."""
+        self._attend_loop()
+        while self._connections < self._size:
+            self._make()
+
+    def size(self) -> int:
+        """Return how many connections there may be."""
+        return self._size
+
+    def checkedin(self) -> int:
+        """Return how many connections lie idle."""
+        return len(self._idle)
+
+    def checkedout(self) -> int:
+        """Return how many connections are in use, or being made."""
+        return self._connections - len(self._idle)
+
+    def overflow(self) -> int:
+        """Return how many connections there are above the size: none, ever."""
+        return 0
+
+    def timeout(self) -> float:
+        """Return how long a request waits for a connection at most, in seconds."""
+        return self._timeout
+
+    def status(self) -> str:
+        """Return what the pool is doing, for people."""
+        return (
+            f"Pool size: {self._size}  Connections in pool: {self.checkedin()} "
+            f"Current Checked out connections: {self.checkedout()} Waiting: {len(self._line)}"
+        )
+
+    def recreate(self) -> Self:
+        """Return an empty pool that is like this one."""
+        pool = type(self)(
+            self._creator,
+            self._size,
+            self._timeout,
+            self._queue_target,
+            self._ping_after,
+            pre_ping=self._pre_ping,
+            recycle=self._recycle,
+            echo=self.echo,
+            logging_name=self._orig_logging_name,
+            reset_on_return=self._reset_on_return,
+            _dispatch=self.dispatch,
+            dialect=self._dialect,
+        )
+        pool.is_retired = self.is_retired
+        return pool
+
+    def dispose(self) -> None:
+        """Close the connections that lie idle, and stop making any."""
+        for making in self._making:
+            making.cancel()
+        if self._making:
+            await_only(asyncio.wait(self._making))
+        while self._idle:
+            self._connections -= 1
+            self._idle.pop()[0].close()
+
+    def _do_get(self) -> ConnectionPoolEntry:
+        if self._idle:
+            idle, since = self._idle.pop()
+            now = time.monotonic()
+            if now - since <= self._ping_after and not self._is_stale(idle):
+                self._in_use[idle] = now
+                return idle
+            self._attend_loop()
+            self._make(idle)
+        else:
+            self._attend_loop()
+            if self._connections < self._size:
+                self._make()
+        try:
+            record = await_only(self._line.wait())
+        except RefusedError:
+            msg = (
+                f"All {self._size} connections of the pool are in use, and {len(self._line)} "
+                "others wait for one. Try again later; if that is often so, make transactions "
+                "shorter, or the pool larger."
+            )
+            raise PoolTimeoutError(msg) from None
+        self._in_use[record] = time.monotonic()
+        return record
+
+    def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
+        self._line.note_use(time.monotonic() - self._in_use.pop(record))
+        if record.dbapi_connection is None:
+            self._drop()
+        elif self.is_retired or not is_quiet(record.dbapi_connection):
+            # A session that ended while a task of its user still ran a statement leaves a
+            # transaction open, in which the next one to use the connection would be stuck.
+            try:
+                record.invalidate()
+            finally:
+                self._drop()
+        else:
+            self._offer(record)
+
+    def _offer(self, record: ConnectionPoolEntry) -> None:
+        if not self._line.give(record):
+            self._idle.append((record, time.monotonic()))
+
+    def _drop(self) -> None:
+        self._connections -= 1
+        if len(self._line) > len(self._making):
+            self._make()
+
+    def _is_stale(self, record: Any) -> bool:
+        made: float = record.last_connect_time
+        return self._invalidate_time > made or -1 < self._recycle < time.time() - made
+
+    def _attend_loop(self) -> None:
+        # Pools of tests outlive event loops; who waited in one that has ended is gone with it.
+        if self._loop is not (loop := asyncio.get_running_loop()):
+            self._loop = loop
+            self._line.clear()
+            self._making.clear()
+
+    def _make(self, record: Any = None) -> None:
+        if record is None:
+            self._connections += 1
+        making = asyncio.ensure_future(self._make_ready(record))
+        self._making.add(making)
+        making.add_done_callback(self._note_end)
+
+    def _note_end(self, making: "asyncio.Task[None]") -> None:
+        self._making.discard(making)
+        if making.cancelled():
+            self._connections -= 1
+
+    async def _make_ready(self, record: Any) -> None:
+        try:
+            if record is not None and not self._is_stale(record):
+                await self._check(record)
+            ready = await greenlet_spawn(self._connect, record)
+        except Exception as error:  # noqa: BLE001  (it is that of who waits)
+            self._connections -= 1
+            if not self._line.fail(error):
+                logger.warning("A connection could not be made in advance: %s", error)
+            if len(self._line) >= len(self._making):  # this one counts itself
+                self._make()
+        else:
+            self._offer(ready)
+
+    async def _check(self, record: Any) -> None:
+        dialect: Any = self._dialect
+        connection: Any = record.dbapi_connection
+        try:
+            async with asyncio.timeout(_PING):
+                await greenlet_spawn(dialect.do_ping, connection)
+        except (dialect.loaded_dbapi.Error, OSError) as error:
+            # One stale connection says that the server was away: none of the pool is trusted.
+            self._invalidate_time = time.time()
+            hang_up(connection.driver_connection)
+            await greenlet_spawn(record.invalidate, error)
+
+    def _connect(self, record: Any) -> ConnectionPoolEntry:
+        if record is None:
+            return self._create_connection()
+        record.get_connection()  # it connects where that is needed
+        ready: ConnectionPoolEntry = record
+        return ready
 
 
 async def retire(engine: AsyncEngine) -> None:
     """Close the pool; a connection that is in use is closed on its return."""
-    _retired.add(engine.sync_engine)
+    pool: Any = engine.pool
+    pool.is_retired = True
     await engine.dispose()
 
 
-def is_quiet(dbapi_connection: Any) -> bool:
-    """Say whether a connection has neither a transaction nor a statement under way."""
-    driver_connection = dbapi_connection.driver_connection
-    if hasattr(driver_connection, "is_in_transaction"):  # asyncpg
-        is_busy: bool = dbapi_connection._execute_mutex.locked()
-        return not is_busy and not driver_connection.is_in_transaction()
-    return not driver_connection.info.transaction_status  # psycopg: IDLE is 0
-
-
-def _take_back_only_what_is_whole(engine: Engine) -> None:
-    # A session that ended while a task of its user still ran a statement leaves a transaction open:
-    # the rollback fails, SQLAlchemy passes over that, and the next one to use it would be stuck.
-    def check(dbapi_connection: Any, record: ConnectionPoolEntry) -> None:
-        if dbapi_connection is None:
-            return
-        if engine in _retired or not is_quiet(dbapi_connection):
-            record.invalidate()
-
-    event.listen(engine, "checkin", check)
-
-
-def _ping_when_idle(engine: Engine, ping_after: float) -> None:
-    def note_return(_connection: DBAPIConnection | None, record: ConnectionPoolEntry) -> None:
-        record.info["stillroom.returned"] = time.monotonic()
-
-    def ping(connection: DBAPIConnection, record: ConnectionPoolEntry, _proxy: object) -> None:
-        returned = record.info.get("stillroom.returned")
-        if returned is None or time.monotonic() - returned < ping_after:
-            return
-        try:
-            engine.dialect.do_ping(connection)
-        except (engine.dialect.loaded_dbapi.Error, OSError) as error:
-            # One stale connection says that the server was away: none of the pool is trusted.
-            raise InvalidatePoolError from error
-
-    event.listen(engine, "checkin", note_return)
-    event.listen(engine, "checkout", ping)
-
-
-def _leave_the_access_mode_open(engine: Engine) -> None:
-    # After a read session SQLAlchemy sets psycopg's read_only to False, which means BEGIN READ
-    # WRITE: a demoted primary refuses that with another error than the write (0A000, not 25006).
-    def reset(connection: Any, _record: ConnectionPoolEntry, _proxy: object) -> None:
-        if connection.read_only is False:
-            connection.set_read_only(None)
-
-    if engine.dialect.driver == "psycopg":
-        event.listen(engine, "checkout", reset)
-
-
-_retired: WeakSet[Engine] = WeakSet()
+_PING = 2.0  # seconds

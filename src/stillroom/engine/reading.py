@@ -5,16 +5,16 @@ by itself reads what it would read between BEGIN and ROLLBACK, in one round trip
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Connection, event
 from sqlalchemy.engine import Engine
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
-from stillroom.engine.pool import is_quiet
+from stillroom.engine.driver import is_quiet
 from stillroom.engine.pooler import goes_through_pooler
 from stillroom.errors import ConfigurationError
 
@@ -69,13 +69,20 @@ def can_read_alone(engine: Engine, statement: str) -> bool:
     )
 
 
-def read_alone(engine: Engine, statement: str, parameters: Any) -> Sequence[Any] | None:
+def read_alone(
+    engine: Engine,
+    statement: str,
+    parameters: Any,
+    note: Callable[[PoolProxiedConnection], None],
+) -> Sequence[Any] | None:
     """Return the first row of a statement that needs no transaction, or None.
 
     It takes the driver's cursor, without SQLAlchemy's Connection and result around it, which cost
-    as much as PostgreSQL's answer. An error is what it would be with them.
+    as much as PostgreSQL's answer. An error is what it would be with them. `note` is told on which
+    connection it runs.
     """
     proxied = engine.raw_connection()
+    note(proxied)
     cursor = proxied.cursor()
     try:
         cursor.execute(statement, parameters)

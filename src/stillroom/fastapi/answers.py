@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from stillroom.errors import (
     CursorError,
     DatabaseUnavailableError,
+    DeadlineError,
     LimitError,
     UncommittedWritesError,
     UnknownOutcomeError,
@@ -85,6 +86,7 @@ def answer_errors(app: FastAPI, manager: DatabaseSessionManager) -> None:
         CursorError,
         DBAPIError,
         DatabaseUnavailableError,
+        DeadlineError,
         LimitError,
         PoolTimeoutError,
         UnicodeEncodeError,

@@ -46,8 +46,8 @@ def lifespan(
     `url` is called at the start, not at import. An application whose database is away starts,
     answers 503, and recovers by itself. Where STILLROOM_WORKERS says of how many processes this is
     one, as `stillroom serve` does, the database is asked once how many connections it has for them
-    (`DatabaseSessionManager.share`). Raises ConfigurationError for a route that asks for a session
-    and has no unit of work, and for pools that do not fit.
+    (`DatabaseSessionManager.share`), and all of them are made. Raises ConfigurationError for a
+    route that asks for a session and has no unit of work, and for pools that do not fit.
     """
 
     @asynccontextmanager
@@ -57,6 +57,7 @@ def lifespan(
         try:
             if (number := workers()) is not None:
                 await manager.share(number)
+                manager.warm()
             yield
         finally:
             await manager.close()

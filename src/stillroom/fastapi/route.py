@@ -13,12 +13,17 @@ from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
+from stillroom.engine.admission import client
 from stillroom.errors import ConfigurationError, StillroomError
+from stillroom.fastapi.client import RequestClient
+from stillroom.fastapi.deadline import DEADLINE, Deadline
 from stillroom.fastapi.insert import InsertResponse
 from stillroom.fastapi.override import OverrideWatch
+from stillroom.fastapi.retry import RETRIED, retry
 from stillroom.manager import DatabaseSessionManager
 from stillroom.problems import sqlstate_of
-from stillroom.session import ServiceSession, has_writes
+from stillroom.session import DEADLINE as SESSION_DEADLINE
+from stillroom.session import LONGER, ServiceSession, has_writes
 
 _Endpoint = TypeVar("_Endpoint", bound=Callable[..., Any])
 
@@ -47,37 +52,54 @@ class UnitOfWorkRoute(APIRoute):
     """Run a view as one unit of work: ``APIRouter(route_class=UnitOfWorkRoute)``.
 
     When the finished response is below 400 the session is committed, and only then is the response
-    sent; everything else rolls back. A commit that fails is an error response. For routes on
-    the application itself: ``app.router.route_class = UnitOfWorkRoute``.
+    sent; everything else rolls back. A commit that fails is an error response. Where another
+    transaction or a lost connection has ended the work of a GET, HEAD, PUT or DELETE, it is done
+    again (`retry`). After 10 seconds it is ended, with 504 (`Deadline`). `unit_of_work` says
+    otherwise of a view. For routes on the application itself: ``app.router.route_class =
+    UnitOfWorkRoute``.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return FastAPI's handler inside a unit of work."""
         handle = super().get_route_handler()
-        options: _Options = getattr(self.endpoint, _OPTIONS, _Options())
+        options: Options = getattr(self.endpoint, _OPTIONS, Options())
 
         async def handle_in_unit_of_work(request: Request) -> Response:
-            read_only = request.method in _SAFE
-            unit = UnitOfWork(read_only if options.read_only is None else options.read_only)
-            request.scope[_UNIT_OF_WORK] = unit
-            with OverrideWatch(request.scope, SessionDependency) as overrides:
-                try:
-                    response = await _respond(handle, request, overrides)
-                    if response.status_code < 400:
-                        await _commit(unit, overrides, response)
-                except HTTPException as answer:
-                    if answer.status_code < 400:
-                        await overrides.look()
-                        await _commit(unit, overrides)
-                    raise
-                except Exception as error:
-                    await unit.note(error)
-                    raise
-                finally:
-                    await unit.close()
-            return response
+            with Deadline(options.deadline or DEADLINE) as deadline:
+                unit = UnitOfWork(options, request.method, deadline)
+                request.scope[_UNIT_OF_WORK] = unit
+                client.set(RequestClient(request))
+                if not options.is_retried(request.method):
+                    return await _run(handle, request, unit)
+
+                def attempt() -> Coroutine[Any, Any, Response]:
+                    unit.begin()
+                    return _run(handle, request, unit)
+
+                return await retry(attempt, request, deadline, unit.has_committed)
 
         return handle_in_unit_of_work
+
+
+async def _run(
+    handle: Callable[[Request], Coroutine[Any, Any, Response]], request: Request, unit: "UnitOfWork"
+) -> Response:
+    with OverrideWatch(request.scope, SessionDependency) as overrides:
+        try:
+            response = await _respond(handle, request, overrides)
+            if response.status_code < 400:
+                await _commit(unit, overrides, response)
+        except HTTPException as answer:
+            if answer.status_code < 400:
+                await overrides.look()
+                await _commit(unit, overrides)
+            raise
+        except Exception as error:
+            await unit.note(error)
+            raise
+        finally:
+            await unit.close()
+    return response
 
 
 async def _respond(
@@ -109,14 +131,23 @@ async def _commit(
     await unit.commit()
 
 
-def unit_of_work(*, read_only: bool) -> Callable[[_Endpoint], _Endpoint]:
-    """Say of a view that its session is, or is not, a read session, whatever the HTTP method.
+def unit_of_work(
+    *,
+    read_only: bool | None = None,
+    retry: bool | None = None,
+    deadline: float | None = None,
+) -> Callable[[_Endpoint], _Endpoint]:
+    """Say of a view what its HTTP method does not: it stands below the decorator of the route.
 
-    It stands below the decorator of the route.
+    `read_only`: whether its session is a read session, as in the safe methods. `retry`: whether the
+    whole view may run again when another transaction or a lost connection has ended its work, as in
+    GET, HEAD, PUT and DELETE; what it does outside of the database it does again. `deadline`: after
+    how many seconds it is ended, if not 10; a statement may then take as long, whatever
+    `EngineSettings.statement_timeout` says.
     """
 
     def mark(endpoint: _Endpoint) -> _Endpoint:
-        setattr(endpoint, _OPTIONS, _Options(read_only=read_only))
+        setattr(endpoint, _OPTIONS, Options(read_only, retry, deadline))
         return endpoint
 
     return mark
@@ -125,12 +156,23 @@ def unit_of_work(*, read_only: bool) -> Callable[[_Endpoint], _Endpoint]:
 class UnitOfWork:
     """Hold the one session of a request, and say how it ends."""
 
-    def __init__(self, read_only: bool) -> None:
-        self.read_only = read_only
-        self._manager: DatabaseSessionManager | None = None
+    def __init__(self, options: "Options", method: str, deadline: Deadline) -> None:
+        self.read_only = options.is_read_only(method)
         self.has_lost_writes = False
+        self._options = options
+        self._deadline = deadline
+        self._manager: DatabaseSessionManager | None = None
         self._session: ServiceSession | None = None
         self._is_demoted = False
+
+    def begin(self) -> None:
+        """Begin anew: what was done before has left nothing."""
+        self._session = self._deadline.session = None
+        self._is_demoted = self.has_lost_writes = False
+
+    def has_committed(self) -> bool:
+        """Say whether any of the work is committed."""
+        return self._session is not None and self._session.has_committed
 
     def session(self, manager: DatabaseSessionManager) -> AsyncSession:
         """Return the session, made at the first call.
@@ -139,6 +181,12 @@ class UnitOfWork:
         """
         if self._session is None:
             self._session = manager.new_session(read_only=self.read_only)
+            self._session.info[SESSION_DEADLINE] = self._deadline.at
+            if (
+                longer := self._options.longer_than(manager.settings.statement_timeout)
+            ) is not None:
+                self._session.info[LONGER] = longer
+            self._deadline.session = self._session
             self._manager = manager
         elif self._manager is not manager:
             msg = (
@@ -193,8 +241,24 @@ def refuse_without_unit_of_work(route: str) -> ConfigurationError:
 
 
 @dataclass(frozen=True)
-class _Options:
+class Options:
+    """Hold what a view says of its unit of work."""
+
     read_only: bool | None = None
+    retry: bool | None = None
+    deadline: float | None = None
+
+    def longer_than(self, timeout: float) -> float | None:
+        """Return the deadline that the view has been given, where it is longer than a timeout."""
+        return self.deadline if self.deadline and 0 < timeout < self.deadline else None
+
+    def is_read_only(self, method: str) -> bool:
+        """Say whether the session of a request is a read session."""
+        return method in _SAFE if self.read_only is None else self.read_only
+
+    def is_retried(self, method: str) -> bool:
+        """Say whether the work of a request may be done again."""
+        return method in RETRIED if self.retry is None else self.retry
 
 
 # https://www.rfc-editor.org/rfc/rfc9110#section-9.2.1

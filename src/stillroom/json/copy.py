@@ -9,6 +9,7 @@ import anyio
 from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from stillroom.engine.driver import cancel_statement
 from stillroom.joins import AnySelect
 
 
@@ -85,8 +86,7 @@ async def _stop(connection: Any, copying: "asyncio.Task[None]") -> None:
     PostgreSQL is asked to, and what it still sends is read: a task that is cancelled would leave
     asyncpg's connection in the middle of it.
     """
-    cancelled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    await connection._cancel(cancelled)
+    await cancel_statement(connection)
     await asyncio.wait({copying}, timeout=_STOP)
     if not copying.done():
         connection.terminate()

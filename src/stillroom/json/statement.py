@@ -7,6 +7,7 @@ from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection, Dialect, Engine
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.pool import PoolProxiedConnection
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.util import greenlet_spawn
 
@@ -35,12 +36,18 @@ class ReadyStatement:
             return connection.execute(self.select, dict(values)).first()
         return connection.exec_driver_sql(compiled.sql, compiled.parameters(values)).first()
 
-    def row_alone(self, engine: Engine, values: Mapping[str, Any]) -> Sequence[Any] | None:
-        """Do the same on a connection that is held no longer."""
+    def row_alone(
+        self,
+        engine: Engine,
+        values: Mapping[str, Any],
+        note: Callable[[PoolProxiedConnection], None],
+    ) -> Sequence[Any] | None:
+        """Do the same on a connection that is held no longer, of which `note` is told."""
         compiled = self._for(engine.dialect)
         if compiled and compiled.has_all(values) and can_read_alone(engine, compiled.sql):
-            return read_alone(engine, compiled.sql, compiled.parameters(values))
+            return read_alone(engine, compiled.sql, compiled.parameters(values), note)
         with engine.connect() as connection:
+            note(connection.connection)
             return self.row(connection, values)
 
     def _for(self, dialect: Dialect) -> "_Compiled | None":
@@ -55,7 +62,7 @@ async def read_row(
     """Return the first row that a session reads, in one round trip, or None."""
     if isinstance(session, ServiceSession):
         if (engine := session.lone_engine) is not None:
-            return await greenlet_spawn(statement.row_alone, engine, values)
+            return await greenlet_spawn(statement.row_alone, engine, values, session.note)
         return await session.with_connection(lambda it: statement.row(it, values))
     # Another session may have an engine for each model.
     return (await session.execute(statement.select, dict(values))).first()

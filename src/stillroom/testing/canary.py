@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 from stillroom.errors import StillroomError
-from stillroom.testing.fingerprint import AT_REST, WITHIN, Finding
+from stillroom.testing.fingerprint import AT_REST, LOCKING, WITHIN, Finding
 from stillroom.testing.refusal import MARKER
 
 
@@ -39,13 +39,13 @@ class Canary:
         self.is_watching = True
         self._ask(url)  # no argument: everybody may read those, and a password may be in it
 
-    def look(self, *, at_rest: bool) -> str:
+    def look(self, *, at_rest: bool, has_locks: bool = False) -> str:
         """Say what has changed and what to do, nothing if nothing has; raises CanaryError.
 
         `at_rest` says that no scope is open that has used the database. Else its sequences show
-        what it has drawn from them, and are left out.
+        what it has drawn from them, and are left out; as are, where it has any, advisory locks.
         """
-        finding = self._ask(AT_REST if at_rest else WITHIN)
+        finding = self._ask(LOCKING if has_locks else AT_REST if at_rest else WITHIN)
         self.looks += 1
         self.unread |= set(finding.unread)
         return _MESSAGE.format(changed="\n".join(finding.changed)) if finding.changed else ""

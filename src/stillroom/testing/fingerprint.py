@@ -20,6 +20,9 @@ AT_REST = "at rest"
 WITHIN = "within a transaction"
 """The line that asks while one is: the values of its sequences, which all can see, are its own."""
 
+LOCKING = "within a transaction, with locks"
+"""The line that asks while a wider scope than a test holds advisory locks, besides."""
+
 
 @dataclass
 class Fingerprint:
@@ -30,7 +33,7 @@ class Fingerprint:
     locked: list[str] = field(default_factory=list[str])
     """What an open transaction has locked, so that nobody else can read it."""
     passing: list[str] = field(default_factory=list[str])
-    """The sequences, while their values are those of an open transaction."""
+    """What belongs to a scope that is open: the values of sequences, advisory locks."""
 
 
 @dataclass
@@ -53,11 +56,11 @@ def compare(before: Fingerprint, after: Fingerprint) -> list[str]:
     return changed
 
 
-async def take(connection: Any, *, at_rest: bool = True) -> Fingerprint:
+async def take(connection: Any, state: str = AT_REST) -> Fingerprint:
     """Read the rows of all tables, those of the catalogue among them, and what no snapshot holds.
 
-    That is the advisory locks, the prepared transactions and, where the database is `at_rest`, the
-    sequences.
+    That is the prepared transactions and, as far as the state lets them be compared, the advisory
+    locks and the sequences.
     """
     fingerprint = Fingerprint()
     async with connection.transaction(isolation="repeatable_read", readonly=True):
@@ -70,8 +73,10 @@ async def take(connection: Any, *, at_rest: bool = True) -> Fingerprint:
         for name, (row, source) in _BESIDE.items():
             digest = await connection.fetchrow(_DIGEST.format(row=row, source=source))
             fingerprint.digests[name] = tuple(digest)
-        for name, value in await connection.fetch(_SEQUENCES, at_rest):
-            if at_rest:
+        if state == LOCKING:
+            fingerprint.passing.append(_LOCKS)
+        for name, value in await connection.fetch(_SEQUENCES, state == AT_REST):
+            if state == AT_REST:
                 fingerprint.digests[name] = (value or 0, "")
             else:
                 fingerprint.passing.append(name)
@@ -94,18 +99,18 @@ async def _answer() -> None:
     before = await take(connection)
     _say(asdict(Finding()))
     while line := await _next_line():
-        after = await _take_when_quiet(connection, before, at_rest=line == AT_REST)
+        after = await _take_when_quiet(connection, before, line)
         _say(asdict(Finding(compare(before, after), after.locked)))
     await connection.close()
 
 
-async def _take_when_quiet(connection: Any, before: Fingerprint, *, at_rest: bool) -> Fingerprint:
+async def _take_when_quiet(connection: Any, before: Fingerprint, state: str) -> Fingerprint:
     """Wait for the end of connections that were closed: until then they hold their locks."""
     deadline = time.monotonic() + _ENDING_SECONDS
     while True:
-        after = await take(connection, at_rest=at_rest)
-        locks = before.digests[_LOCKS] == after.digests[_LOCKS]
-        if locks or time.monotonic() > deadline:
+        after = await take(connection, state)
+        is_quiet = state == LOCKING or before.digests[_LOCKS] == after.digests[_LOCKS]
+        if is_quiet or time.monotonic() > deadline:
             return after
         await asyncio.sleep(0.01)
 

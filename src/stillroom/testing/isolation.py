@@ -13,7 +13,8 @@ from stillroom.testing.databases import Databases
 from stillroom.testing.databases.server import Server
 from stillroom.testing.databases.template import Template
 from stillroom.testing.engines import SandboxTarget, Target
-from stillroom.testing.loop import SharedLoop, uninterrupted
+from stillroom.testing.interrupts import uninterrupted
+from stillroom.testing.loop import SharedLoop
 from stillroom.testing.refusal import Refusal
 from stillroom.testing.sandbox import Sandbox
 from stillroom.testing.wire.transport import AnyLoop
@@ -123,7 +124,8 @@ class SandboxIsolation:
         sandbox = self._opened.sandbox
         self._loop.call(sandbox.backend.settle())
         was_at_rest = sandbox.is_at_rest
-        found = self.canary.look(at_rest=was_at_rest)
+        has_locks = sandbox.connections.may_hold_locks(0)
+        found = self.canary.look(at_rest=was_at_rest, has_locks=has_locks)
         if found and was_at_rest and not sandbox.is_at_rest:  # a thread of the test's goes on
             found = self.canary.look(at_rest=False)
         return found

@@ -8,18 +8,17 @@ of a test so costs no switch between threads, of which each costs more than Post
 import asyncio
 import os
 import selectors
-import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
-from contextlib import contextmanager
 from contextvars import Context
 from select import POLLIN, poll
 from time import monotonic
-from types import FrameType
 from typing import Any, TypeVar, TypeVarTuple
 from weakref import WeakSet
+
+from stillroom.testing.interrupts import UNDIVIDED, defer_alarms, uninterrupted
 
 T = TypeVar("T")
 _Ts = TypeVarTuple("_Ts")
@@ -87,6 +86,7 @@ class SharedLoop:
 
     def call_soon(self, callback: Callable[..., object], *args: Any) -> None:
         """Have the loop call something; calls keep their order. Called from any thread."""
+        defer_alarms()
         self._post(callback, *args)
         running = asyncio._get_running_loop()
         if running is None:
@@ -185,6 +185,9 @@ class SharedLoop:
             self._run_ready()
 
 
+UNDIVIDED.update([SharedLoop._run_ready.__code__, SharedLoop.at_once.__code__])
+
+
 class _Loop(asyncio.SelectorEventLoop):
     """An event loop that runs for a moment."""
 
@@ -224,38 +227,10 @@ async def _settle(work: Coroutine[Any, Any, T], future: "Future[T]") -> None:
         future.set_exception(error)
 
 
-@contextmanager
-def uninterrupted() -> Generator[None]:
-    """Let a Ctrl-C wait, and an alarm: each would stop what all tests depend on at any line.
-
-    A Ctrl-C within a test is asyncio.Runner's to handle, which does not interrupt either. By alarms
-    a test is given a limit of time, as by pytest-timeout.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    handlers = {
-        int(number): handler
-        for number in _INTERRUPTS
-        if callable(handler := signal.getsignal(number))
-    }
-    came: dict[int, FrameType | None] = {}
-    for number in handlers:
-        signal.signal(number, came.setdefault)
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-    for number, frame in came.items():
-        handlers[number](number, frame)
-
-
 def _wake() -> None:
     """Do nothing: who waits for the loop goes on."""
 
 
-_INTERRUPTS = [signal.SIGINT, *([signal.SIGALRM] if hasattr(signal, "SIGALRM") else [])]
 _TICK = 0.05
 """Seconds after which the loop's own thread looks whether anybody else runs it."""
 

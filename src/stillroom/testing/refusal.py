@@ -6,6 +6,10 @@ MARKER = '@pytest.mark.stillroom(isolation="clone")'
 """What gives a test a database of its own."""
 
 
+CANCELLED = "canceling statement due to user request"
+"""What PostgreSQL says to a statement that its client has cancelled."""
+
+
 class SandboxError(StillroomError):
     """Fail a statement with a SQLSTATE and a message, in the words of PostgreSQL."""
 

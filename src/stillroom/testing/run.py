@@ -76,6 +76,7 @@ class Run:
         self._isolation = self._isolations[default]
         self._left: dict[str, str] = {}
         self._before: Target | None = None
+        self._is_between = False
 
     def launch(self) -> None:
         """Start the server in the background, and send every engine of the process to it."""
@@ -131,7 +132,17 @@ class Run:
             default.stand_at(levels[:-1])
             target = chosen.stand_at(levels[-1:])
         self._isolation = chosen
+        self._is_between = False
         direct_to(target)
+
+    def stand_between(self, levels: Sequence[str]) -> None:
+        """Leave the scopes that are not named, between two tests.
+
+        No fixture and no test is at work: what is done now, a thread does that has outlived its
+        test. It goes with the moment, else a wider scope would have it for all tests to come.
+        """
+        self.stand_at([*levels, _BETWEEN])
+        self._is_between = True
 
     def stand_at_fixture(self, levels: Sequence[str], isolation: str | None = None) -> None:
         """Stand at the scope of a fixture that is about to be set up.
@@ -140,7 +151,8 @@ class Run:
         what a fixture then does that was asked for late goes with the narrower scope.
         """
         default = self._isolations[self._default]
-        if isolation is None and (default.has_work(levels) or self._unlike(default).has_work([])):
+        is_late = isolation is None and not self._is_between
+        if is_late and (default.has_work(levels) or self._unlike(default).has_work([])):
             return
         self.stand_at(levels, isolation)
 
@@ -231,6 +243,7 @@ class Run:
         return self._clones if isolation is self._sandbox else self._sandbox
 
 
+_BETWEEN = "between two tests"
 _PLACES = {"sandbox": "the sandbox", "clone": "databases of their own"}
 
 _ENDED = NoTarget("the run of tests has ended. End threads and tasks before it does")

@@ -80,12 +80,15 @@ class Sandbox:
         """Take a new connection of the application."""
         connection = LogicalConnection(self, wire, self.connections.next_number)
         self.connections.add(connection)
+        for depth in range(self.depth):  # it comes to those that are open with nothing set
+            connection.session.enter(depth)
         return connection
 
     async def stand_at(self, levels: Sequence[str]) -> None:
         """Leave the levels that are not named, undoing their work; the others are entered later."""
         wanted = ("run", *levels)
-        has_locks = self._leaves_locks(wanted)
+        stay = self._levels.stay(wanted)
+        has_locks = self.connections.may_hold_locks(stay)
         self._levels.wanted = wanted
         if self.backend.ended.done():
             await self._reopen()
@@ -95,7 +98,7 @@ class Sandbox:
             if has_levels:
                 await self.backend.settle()
             if has_levels or has_locks:
-                await self._end_statements(kept if has_levels else len(wanted))
+                await self._end_statements(kept if has_levels else len(wanted), stay)
             if has_levels:
                 self._leave(kept)
                 await self._note_rollback(Session(0))
@@ -110,7 +113,7 @@ class Sandbox:
         Called with the loop halted.
         """
         wanted = ("run", *levels)
-        if self.backend.is_gone or self._leaves_locks(wanted):
+        if self.backend.is_gone or self.connections.may_hold_locks(self._levels.stay(wanted)):
             return False
         if (kept := self._levels.kept(wanted)) < len(self._levels):
             if not self._is_quiet():
@@ -124,7 +127,7 @@ class Sandbox:
     async def keep(self) -> None:
         """Make all that is not somebody's uncommitted work real, in the database itself."""
         with self.gate.closed():
-            await self._end_statements(0)
+            await self._end_statements(0, 0)
             await self.backend.query("ROLLBACK TO SAVEPOINT s; COMMIT" if self._levels else "")
             self._levels.forget()
 
@@ -311,22 +314,17 @@ class Sandbox:
         self._startup, self._applied, self._kept_applied = {}, {}, {}
         self._checks = None
 
-    def _leaves_locks(self, wanted: Sequence[str]) -> bool:
-        """Say whether a scope is left in which advisory locks may have been taken."""
-        is_left = tuple(wanted[: len(self._levels.wanted)]) != self._levels.wanted
-        return is_left and self.connections.may_hold_locks
-
     def _is_quiet(self) -> bool:
         """Say whether no statement is under way, nothing has failed, and no table is temporary."""
         return not (self.temporary or self.backend.has_failed) and self.connections.are_idle
 
-    async def _end_statements(self, depth: int) -> None:
+    async def _end_statements(self, depth: int, stay: int) -> None:
         lost = Refusal(_OVER)
         self.gate.dismiss(lost)
         if self.gate.busy is not None:
             self.connections.end_statement(self.gate.busy, _OVER)
         await self.gate.free()
-        await self.connections.release_locks()
+        await self.connections.release_locks(stay)
         self.gate.dismiss(lost)  # who has come meanwhile is of the same test
         self._lose_work(depth)
 

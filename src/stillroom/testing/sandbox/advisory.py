@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 
-from stillroom.testing.refusal import Refusal
+from stillroom.testing.refusal import CANCELLED, Refusal, SandboxError
 from stillroom.testing.sandbox.parameters import Values, apply
 from stillroom.testing.sandbox.session import Savepoint, Session
 from stillroom.testing.wire.backend import Answer, Backend
@@ -20,8 +20,9 @@ class AdvisoryLocks:
         self, session: Session, connect: Callable[[], Awaitable[Backend]], wait: float
     ) -> None:
         self.is_busy = False
-        self.may_hold = False
-        """Whether anything has been locked since all was given back."""
+        self.depth: int | None = None
+        """How many levels were wanted when something was first locked; None if nothing is."""
+        self._releases = 0
         self._session = session
         self._connect = connect
         self._wait = wait
@@ -31,7 +32,12 @@ class AdvisoryLocks:
 
     async def run(self, data: bytes, deliver: Callable[[Message], None]) -> Answer:
         """Run statements that do nothing but lock, and deliver their answer."""
+        depth, releases = self._session.depth, self._releases
+        if self.depth is None or (self.depth < depth and not await self._holds_any()):
+            self.depth = depth
         backend = await self._prepared()
+        if releases != self._releases:  # its test has ended meanwhile
+            raise SandboxError("57014", CANCELLED)
         refused: list[Message] = []
 
         def take(message: Message) -> None:
@@ -41,7 +47,7 @@ class AdvisoryLocks:
             else:
                 deliver(message)
 
-        self.is_busy = self.may_hold = True
+        self.is_busy = True
         try:
             answer = await backend.send(data, take).done
         finally:
@@ -72,18 +78,19 @@ class AdvisoryLocks:
 
     async def release(self) -> None:
         """Give back all; the connection stays, with the statements that are prepared on it."""
-        if not self.may_hold or self._backend is None:
+        self._releases += 1
+        self.depth = None
+        if self._backend is None:
             return
         if self.is_busy:
             await self._backend.cancel()
         await self.end_transaction()
         await self._backend.query("SELECT pg_advisory_unlock_all()")
-        self.may_hold = False
 
     async def close(self) -> None:
         """Give back all, and hang up."""
         backend, self._backend, self._has_begun = self._backend, None, False
-        self.may_hold = False
+        self.depth = None
         self._applied.clear()
         if backend is not None:
             await backend.close()
@@ -112,6 +119,13 @@ class AdvisoryLocks:
             await self._backend.query(text)
         return self._backend
 
+    async def _holds_any(self) -> bool:
+        """Say whether anything is locked still, of what a wider scope has locked."""
+        return self._backend is not None and bool(await self._backend.query(_HELD))
+
     def _is_bounded(self) -> bool:
         value = self._session.parameters.effective().get("lock_timeout", "0")
         return value.strip(" 0") != ""
+
+
+_HELD = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()"

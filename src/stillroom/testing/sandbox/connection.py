@@ -6,8 +6,8 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from stillroom.testing.refusal import Refusal, SandboxError
-from stillroom.testing.sandbox.execution import CANCELLED, Execution
+from stillroom.testing.refusal import CANCELLED, Refusal, SandboxError
+from stillroom.testing.sandbox.execution import Execution
 from stillroom.testing.sandbox.prepared import Request
 from stillroom.testing.sandbox.session import Session, Transaction
 from stillroom.testing.sandbox.statements import Kind, Statement, read_statements
@@ -117,17 +117,18 @@ class LogicalConnection:
 
     @property
     def is_idle(self) -> bool:
-        """Say whether it waits for nothing but its user, and holds no advisory locks."""
-        return not (self._units or self._is_working or self.may_hold_locks)
+        """Say whether it waits for nothing but its user."""
+        return not (self._units or self._is_working)
 
-    @property
-    def may_hold_locks(self) -> bool:
-        """Say whether it may hold advisory locks."""
-        return self._execution.locks.may_hold
+    def may_hold_locks(self, depth: int) -> bool:
+        """Say whether it may hold advisory locks, taken since a level of this depth began."""
+        since = self._execution.locks.depth
+        return since is not None and since > depth
 
-    async def release_locks(self) -> None:
-        """Release the advisory locks of the session."""
-        await self._execution.locks.release()
+    async def release_locks(self, depth: int) -> None:
+        """Release the advisory locks of the session, unless it has held some for longer."""
+        if self.may_hold_locks(depth):
+            await self._execution.locks.release()
 
     def leave_level(self, depth: int) -> None:
         """Note that all that was done in a level has been rolled back, and in those within it.
@@ -183,7 +184,7 @@ class LogicalConnection:
             or self._sandbox.temporary
             or self.session.parameters.local
             or self._execution.prepared.open_portals
-            or self._execution.locks.may_hold
+            or self._execution.locks.depth is not None
         )
 
     def _run(self) -> None:

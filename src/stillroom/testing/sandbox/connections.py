@@ -25,13 +25,12 @@ class Connections:
 
     @property
     def are_idle(self) -> bool:
-        """Say whether all wait for nothing but their users, and hold no advisory locks."""
+        """Say whether all wait for nothing but their users."""
         return all(connection.is_idle for connection in self)
 
-    @property
-    def may_hold_locks(self) -> bool:
-        """Say whether any may hold advisory locks."""
-        return any(connection.may_hold_locks for connection in self)
+    def may_hold_locks(self, depth: int) -> bool:
+        """Say whether any may hold advisory locks, taken since a level of this depth began."""
+        return any(connection.may_hold_locks(depth) for connection in self)
 
     def add(self, connection: LogicalConnection) -> None:
         """Take a new one."""
@@ -60,10 +59,10 @@ class Connections:
         if (connection := self.find(session.number)) is not None:
             connection.end_statement(reason)
 
-    async def release_locks(self) -> None:
-        """Release the advisory locks of all."""
+    async def release_locks(self, depth: int) -> None:
+        """Release the advisory locks that were taken since a level of this depth began."""
         for connection in self:
-            await connection.release_locks()
+            await connection.release_locks(depth)
 
     async def abandon(self) -> None:
         """Lose them all."""

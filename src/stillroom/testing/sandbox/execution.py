@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from stillroom.testing.refusal import Refusal, SandboxError
+from stillroom.testing.refusal import CANCELLED, Refusal, SandboxError
 from stillroom.testing.sandbox.advisory import AdvisoryLocks
 from stillroom.testing.sandbox.parameters import OF_ONE, Values, changes, shared
 from stillroom.testing.sandbox.prepared import Prepared, Request
@@ -21,10 +21,6 @@ if TYPE_CHECKING:
     from stillroom.testing.sandbox import Sandbox
 
 
-CANCELLED = "canceling statement due to user request"
-"""What PostgreSQL says to a statement that its client has cancelled."""
-
-
 class Execution:
     """Run what is no transaction control, under the session's parameters and within its rights."""
 
@@ -38,7 +34,7 @@ class Execution:
         """What is to run next must not: the application has given it up."""
         self._request: Request
         self._before: list[Pending] = []
-        self._is_running = False
+        self._running: Pending | None = None
         self._cancelling: asyncio.Task[None] | None = None
         self._refusal = ""
 
@@ -69,10 +65,10 @@ class Execution:
 
     def cancel(self) -> None:
         """Cancel what runs; what has not begun to run is not begun."""
-        if self._is_running:
-            self._cancelling = asyncio.ensure_future(self._sandbox.backend.cancel())
-        else:
+        if self._running is None:
             self.is_cancelled = True
+        elif self._cancelling is None:
+            self._cancelling = asyncio.ensure_future(self._cancel(self._running))
 
     async def close(self, request: Request) -> None:
         """Run a unit that only closes statements and portals."""
@@ -113,6 +109,12 @@ class Execution:
         if is_all:
             session.parameters.reset(None)
             await self.locks.close()
+
+    async def _cancel(self, running: Pending) -> None:
+        # PostgreSQL forgets a request that comes before the statement, which was sent elsewhere.
+        while not running.done.done():
+            await self._sandbox.backend.cancel()
+            await asyncio.wait({running.done}, timeout=_CANCEL_AGAIN)
 
     def _refuse_cancelled(self) -> None:
         if self.is_cancelled:
@@ -197,13 +199,13 @@ class Execution:
         after = backend.send(messages.query("RELEASE SAVEPOINT r"), ignore) if guarded else None
         for before in self._before:
             await before.done  # what is not the application's no cancellation may meet
-        self._is_running = True
+        self._running = pending
         if self.is_cancelled:
             self.cancel()
         try:
             answer = await pending.done
         finally:
-            self._is_running = False
+            self._running = None
         if self._cancelling is not None:
             await self._cancelling  # else it would meet what runs next
             self._cancelling = None
@@ -333,6 +335,8 @@ def _wrote_nothing(answer: Answer) -> bool:
         re.match(r"(INSERT 0|UPDATE|DELETE|MERGE|SELECT) 0$", tag) for tag in answer.tags
     )
 
+
+_CANCEL_AGAIN = 0.1  # seconds
 
 # What PostgreSQL says because connections share one transaction.
 _ERRORS_OF_SHARING = {

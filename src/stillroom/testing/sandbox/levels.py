@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 from stillroom.testing.sandbox.catalog import reset_sequences
 from stillroom.testing.sandbox.parameters import Values
@@ -47,12 +48,11 @@ class Levels:
 
     def kept(self, wanted: Sequence[str]) -> int:
         """Return how many of those that have been entered are among these."""
-        kept = 0
-        for level, key in zip(self._entered, wanted, strict=False):
-            if level.key != key:
-                break
-            kept += 1
-        return kept
+        return _common([level.key for level in self._entered], wanted)
+
+    def stay(self, wanted: Sequence[str]) -> int:
+        """Return how many of those that are wanted now stay so, entered or not."""
+        return _common(self.wanted, wanted)
 
     def enter(self, applied: Values, checks: str | None) -> str:
         """Enter all that are wanted; return the SQL that does it."""
@@ -104,3 +104,9 @@ class Levels:
         """Note that the transaction has ended by itself, and with what is not known."""
         self._entered.clear()
         self._bare.within = None
+
+
+def _common(one: Sequence[str], other: Sequence[str]) -> int:
+    """Return with how many keys both begin."""
+    pairs = zip(one, other, strict=False)
+    return len(list(takewhile(lambda pair: pair[0] == pair[1], pairs)))

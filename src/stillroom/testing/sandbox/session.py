@@ -173,8 +173,11 @@ class Session:
             self.transaction.has_failed = True
 
     def enter(self, depth: int) -> None:
-        """Remember what a level of this depth begins with."""
-        self._earlier[depth] = dict(self.parameters.session)
+        """Remember what a level of this depth begins with.
+
+        One that has gone on while its transaction was begun anew has begun before.
+        """
+        self._earlier.setdefault(depth, dict(self.parameters.session))
 
     def leave(self, depth: int) -> None:
         """Go back to what the level of this depth has begun with, which is over."""

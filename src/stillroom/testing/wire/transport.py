@@ -10,8 +10,10 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager, nullcontext, suppress
 from contextvars import ContextVar
+from types import FunctionType
 from typing import Any, Protocol
 
+from stillroom.testing.interrupts import UNDIVIDED
 from stillroom.testing.loop import SharedLoop
 from stillroom.testing.wire.messages import READY
 
@@ -169,6 +171,9 @@ class Wire(asyncio.Transport):
             self._closing = True
             with suppress(RuntimeError) if self._loop.is_closed() else nullcontext():
                 self._protocol.connection_lost(None)  # who waits in a closed loop is not told
+
+
+UNDIVIDED.update(it.__code__ for it in vars(Wire).values() if isinstance(it, FunctionType))
 
 
 class AnyLoop:

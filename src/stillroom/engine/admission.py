@@ -1,0 +1,149 @@
+"""Who gets the next connection, and who is told at once that none will come."""
+
+import asyncio
+import math
+from collections import OrderedDict
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Generic, Protocol, TypeVar
+
+T = TypeVar("T")
+
+
+class Client(Protocol):
+    """Whom a connection is for."""
+
+    async def wait_until_gone(self) -> None:
+        """Return when the client waits for no answer any more."""
+        ...
+
+
+client: ContextVar[Client | None] = ContextVar("stillroom.client", default=None)
+"""Whose work is done, where that is known: who has left does not wait for a connection."""
+
+
+class RefusedError(Exception):
+    """Say that a place in a line has come to nothing."""
+
+
+class Line(Generic[T]):
+    """Let those wait who want one of a fixed number of things.
+
+    Who comes first is served first, after `longest` seconds at most; who would wait longer, by what
+    the things are used on average, is refused at once. When all who were served in an interval had
+    waited for over `target` seconds, more is asked for than can be done, and waiting only makes
+    all of it late: until the line is empty again the newest is served first, and who has waited for
+    half of the target is refused. The rule of the interval is DBConnection's (`queue_target`),
+    the order is that of an adaptive LIFO (https://queue.acm.org/detail.cfm?id=2839461).
+    """
+
+    def __init__(
+        self, size: int, *, longest: float, target: float, left_over: Callable[[T], None]
+    ) -> None:
+        """Take how many things there are, and who gets one that its taker could not take."""
+        self._size = size
+        self._longest = longest
+        self._target = target
+        self._left_over = left_over
+        self._waiting: OrderedDict[asyncio.Future[T], float] = OrderedDict()  # since when
+        self._mean_use = 0.0
+        self._uses = 0
+        self._is_overloaded = False
+        self._interval_end = 0.0
+        self._least_wait = math.inf
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __len__(self) -> int:
+        """Return how many are waiting."""
+        return len(self._waiting)
+
+    async def wait(self) -> T:
+        """Return a thing; raises RefusedError, or what `fail` was given."""
+        loop = asyncio.get_running_loop()
+        if (len(self._waiting) + 1) * self._mean_use > self._longest * self._size:
+            raise RefusedError
+        coming: asyncio.Future[T] = loop.create_future()
+        self._waiting[coming] = loop.time()
+        self._set_timer()
+        whose = client.get()
+        leaving = None if whose is None else asyncio.ensure_future(whose.wait_until_gone())
+        if leaving is not None:
+            leaving.add_done_callback(lambda _: self._refuse(coming))
+        try:
+            return await coming
+        except asyncio.CancelledError:
+            if coming.done() and not coming.cancelled() and coming.exception() is None:
+                self._left_over(coming.result())
+            raise
+        finally:
+            self._waiting.pop(coming, None)
+            if leaving is not None:
+                leaving.cancel()
+
+    def give(self, thing: T) -> bool:
+        """Give a thing to the next one; return False where nobody waits."""
+        while self._waiting:
+            coming, since = self._waiting.popitem(last=self._is_overloaded)
+            if not coming.done():
+                self._note_wait(since)
+                coming.set_result(thing)
+                return True
+        self._is_overloaded = False
+        return False
+
+    def fail(self, error: BaseException) -> bool:
+        """Let the one who has waited longest have an error; return False where nobody waits."""
+        while self._waiting:
+            coming, _ = self._waiting.popitem(last=False)
+            if not coming.done():
+                coming.set_exception(error)
+                return True
+        return False
+
+    def note_use(self, seconds: float) -> None:
+        """Learn for how long a thing was used."""
+        self._uses = min(self._uses + 1, _MEMORY)
+        # A long one says little of the others: an export is no reason to refuse a small read.
+        self._mean_use += (min(seconds, self._longest) - self._mean_use) / self._uses
+
+    def clear(self) -> None:
+        """Forget those who waited in an event loop that is no more."""
+        self._waiting.clear()
+        self._timer = None
+
+    def _note_wait(self, since: float) -> None:
+        now = asyncio.get_running_loop().time()
+        if now >= self._interval_end:
+            if self._target < self._least_wait < math.inf and not self._is_overloaded:
+                self._is_overloaded = True
+                self._refuse_late()
+            self._interval_end, self._least_wait = now + _INTERVAL, math.inf
+        self._least_wait = min(self._least_wait, now - since)
+
+    def _set_timer(self) -> None:
+        if self._timer is None and self._waiting:
+            eldest = next(iter(self._waiting.values()))
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_at(eldest + self._limit, self._refuse_late)
+
+    @property
+    def _limit(self) -> float:
+        return self._target / 2 if self._is_overloaded else self._longest
+
+    def _refuse_late(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        latest = asyncio.get_running_loop().time() - self._limit
+        for coming in [coming for coming, since in self._waiting.items() if since <= latest]:
+            self._refuse(coming)
+        self._set_timer()
+
+    def _refuse(self, coming: "asyncio.Future[T]") -> None:
+        self._waiting.pop(coming, None)
+        if not coming.done():
+            coming.set_exception(RefusedError())
+
+
+_INTERVAL = 0.2  # seconds
+_MEMORY = 50  # uses

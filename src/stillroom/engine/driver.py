@@ -1,0 +1,45 @@
+"""What asyncpg and psycopg do each in their own way."""
+
+import asyncio
+from typing import Any
+
+
+def is_busy(dbapi_connection: Any) -> bool:
+    """Say whether a statement is under way on a connection."""
+    driver_connection = dbapi_connection.driver_connection
+    if _is_of_asyncpg(driver_connection):
+        locked: bool = dbapi_connection._execute_mutex.locked()
+        return locked
+    return bool(driver_connection.info.transaction_status == _ACTIVE)
+
+
+def is_quiet(dbapi_connection: Any) -> bool:
+    """Say whether a connection has neither a transaction nor a statement under way."""
+    driver_connection = dbapi_connection.driver_connection
+    if _is_of_asyncpg(driver_connection):
+        return not is_busy(dbapi_connection) and not driver_connection.is_in_transaction()
+    return not driver_connection.info.transaction_status  # IDLE is 0
+
+
+async def cancel_statement(driver_connection: Any) -> None:
+    """Ask PostgreSQL to end what runs on a connection, which goes on."""
+    if _is_of_asyncpg(driver_connection):
+        # Its own way is to cancel a task, whose error SQLAlchemy takes for the connection's end.
+        await driver_connection._cancel(asyncio.get_running_loop().create_future())
+    else:
+        await driver_connection.cancel_safe()
+
+
+def hang_up(driver_connection: Any) -> None:
+    """Close a connection at once: without a word to PostgreSQL, and without waiting."""
+    if _is_of_asyncpg(driver_connection):
+        driver_connection.terminate()
+    else:  # psycopg has only a close() that is awaited
+        driver_connection.pgconn.finish()
+
+
+def _is_of_asyncpg(driver_connection: Any) -> bool:
+    return hasattr(driver_connection, "is_in_transaction")
+
+
+_ACTIVE = 1  # psycopg.pq.TransactionStatus

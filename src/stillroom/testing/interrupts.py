@@ -1,0 +1,77 @@
+"""Signals that come while a run of tests does what must not be left halfway."""
+
+import signal
+import sys
+import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from types import CodeType, FrameType
+from typing import Any
+
+UNDIVIDED: set[CodeType] = set()
+"""The functions within which no alarm is heard, nor within what they call."""
+
+
+@contextmanager
+def uninterrupted() -> Generator[None]:
+    """Let a Ctrl-C wait, and an alarm: each would stop what all tests depend on at any line.
+
+    A Ctrl-C within a test is asyncio.Runner's to handle, which does not interrupt either. By alarms
+    a test is given a limit of time, as by pytest-timeout.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handlers = {
+        int(number): handler
+        for number in _INTERRUPTS
+        if callable(handler := signal.getsignal(number))
+    }
+    came: dict[int, FrameType | None] = {}
+    for number in handlers:
+        signal.signal(number, came.setdefault)
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    for number in came:
+        handlers[number](number, sys._getframe())
+
+
+def defer_alarms() -> None:
+    """Let an alarm wait that comes while the sandbox is at work in the application's loop.
+
+    What its handler raises would be raised there, at any line: between two messages of an answer,
+    or within asyncpg, which may crash by it. And a loop drops what its callbacks raise.
+    """
+    if not _ALARM or threading.current_thread() is not threading.main_thread():
+        return
+    handler = signal.getsignal(_ALARM[0])
+    if callable(handler) and not isinstance(handler, _Deferring):
+        signal.signal(_ALARM[0], _Deferring(handler))
+
+
+class _Deferring:
+    """A handler that lets an alarm come again a moment later, where it comes too early."""
+
+    def __init__(self, handler: Callable[[int, FrameType | None], Any]) -> None:
+        self._handler = handler
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        __tracebackhide__ = True  # a failure by the handler is at the line that it interrupts
+        within = frame
+        while within is not None:
+            if within.f_code in UNDIVIDED:
+                # By the timer that it came from: who has set that may still end it.
+                left, interval = signal.getitimer(signal.ITIMER_REAL)
+                signal.setitimer(signal.ITIMER_REAL, min(left or _MOMENT, _MOMENT), interval)
+                return
+            within = within.f_back
+        self._handler(number, frame)
+
+
+_ALARM = [signal.SIGALRM] if hasattr(signal, "SIGALRM") else []
+_INTERRUPTS = [signal.SIGINT, *_ALARM]
+_MOMENT = 0.001
+"""Seconds after which an alarm that came too early comes again."""

@@ -1,0 +1,193 @@
+"""Who waits for a connection, for how long, and who is told at once that none will come."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from typing import Any
+
+import pytest
+
+from stillroom.engine import EngineSettings, create_engine
+from stillroom.engine.admission import Line, RefusedError, client
+from stillroom.url import parse_url
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let the loop run until a condition holds."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110  (nobody tells when)
+            await asyncio.sleep(0)
+
+
+class Laboratory:
+    """A line for one thing, and what was left over of it."""
+
+    def __init__(self, *, longest: float = 60.0, target: float = 60.0) -> None:
+        self.left: list[str] = []
+        self.line: Line[str] = Line(1, longest=longest, target=target, left_over=self.left.append)
+
+    async def join(self, count: int) -> "list[asyncio.Task[str]]":
+        """Let so many wait, one behind the other."""
+        waiting = [asyncio.create_task(self.line.wait()) for _ in range(count)]
+        await until(lambda: len(self.line) == count)
+        return waiting
+
+
+async def test_who_comes_first_is_served_first() -> None:
+    """Without overload the line is fair."""
+    laboratory = Laboratory()
+    waiting = await laboratory.join(3)
+
+    for thing in "abc":
+        assert laboratory.line.give(thing)
+
+    assert await asyncio.gather(*waiting) == ["a", "b", "c"]
+    assert not laboratory.line.give("d")
+
+
+async def test_who_has_waited_long_enough_is_refused() -> None:
+    """The wait is bounded, whether or not anything comes back."""
+    laboratory = Laboratory(longest=0.05)
+    waiting = await laboratory.join(2)
+
+    async with asyncio.timeout(10):
+        outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(it) for it in outcomes] == [RefusedError, RefusedError]
+    assert len(laboratory.line) == 0
+
+
+async def test_who_would_wait_too_long_is_refused_at_once() -> None:
+    """What is known of those before says that the time will not do."""
+    laboratory = Laboratory(longest=2.0)
+    laboratory.line.note_use(0.9)
+    waiting = await laboratory.join(2)
+
+    with pytest.raises(RefusedError):
+        await laboratory.line.wait()
+
+    laboratory.line.give("a")
+    laboratory.line.give("b")
+    assert await asyncio.gather(*waiting) == ["a", "b"]
+
+
+async def test_under_overload_the_newest_is_served_and_the_eldest_refused() -> None:
+    """Where all wait for longer than the target, to be fair would be to be late for everybody."""
+    laboratory = Laboratory(target=0.05)
+    first = await laboratory.join(1)
+    await asyncio.wait(first, timeout=0.1)
+    laboratory.line.give("late")  # an interval begins, in which the least wait is too long
+    second = await laboratory.join(1)
+    await asyncio.wait(second, timeout=0.3)
+    laboratory.line.give("later")  # it is over
+    waiting = await laboratory.join(3)
+
+    laboratory.line.give("newest")
+
+    assert await waiting[2] == "newest"
+    outcomes = await asyncio.gather(*waiting[:2], return_exceptions=True)
+    assert [type(it) for it in outcomes] == [RefusedError, RefusedError]
+    assert not laboratory.line.give("nobody waits")  # it ends when the line is empty
+    waiting = await laboratory.join(2)
+    laboratory.line.give("eldest")
+    assert await waiting[0] == "eldest"
+    waiting[1].cancel()
+
+
+async def test_what_comes_for_somebody_who_has_just_left_is_not_lost() -> None:
+    """A task that is cancelled when its thing has come, and before it has it, gives it back."""
+    laboratory = Laboratory()
+    (waiting,) = await laboratory.join(1)
+    laboratory.line.give("a")
+    waiting.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+
+    assert laboratory.left == ["a"]
+
+
+async def test_a_client_that_has_left_waits_no_longer() -> None:
+    """It costs no connection."""
+
+    class Leaving:
+        """A client that leaves when it is told to."""
+
+        def __init__(self) -> None:
+            self.leaves = asyncio.Event()
+
+        async def wait_until_gone(self) -> None:
+            await self.leaves.wait()
+
+    laboratory = Laboratory()
+    leaving = Leaving()
+    token = client.set(leaving)
+    waiting = await laboratory.join(1)
+    client.reset(token)
+    leaving.leaves.set()
+
+    with pytest.raises(RefusedError):
+        await asyncio.wait_for(waiting[0], 10)
+
+    assert not laboratory.line.give("a")
+
+
+@pytest.fixture
+async def pool(driver_url: str) -> AsyncGenerator[Any]:
+    """Give the pool of an engine, of two connections."""
+    engine = create_engine(parse_url(driver_url), EngineSettings(pool_size=2, ping_after=60.0))
+    yield _Pool(engine)
+    await engine.dispose()
+
+
+class _Pool:
+    def __init__(self, engine: Any) -> None:
+        self.engine = engine
+        self.pool: Any = engine.pool
+
+    async def pids(self) -> set[int]:
+        """Return the processes of both connections."""
+        async with self.engine.connect() as one, self.engine.connect() as other:
+            return {
+                (await connection.exec_driver_sql("SELECT pg_backend_pid()")).scalar_one()
+                for connection in (one, other)
+            }
+
+
+async def test_a_connection_is_made_though_nobody_waits_for_it_any_more(pool: _Pool) -> None:
+    """Clients that leave do not keep a pool cold."""
+    for _ in range(2):
+        asking = asyncio.create_task(pool.engine.connect().start())
+        await until(lambda: pool.pool.checkedout() > 0)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+
+    await until(lambda: pool.pool.checkedin() > 0)
+    assert pool.pool.checkedin() + pool.pool.checkedout() <= 2
+
+
+async def test_a_pool_is_warmed_in_the_background(pool: _Pool) -> None:
+    """All connections are made before anybody asks."""
+    pool.pool.warm()
+
+    await until(lambda: pool.pool.checkedin() == 2)
+    assert len(await pool.pids()) == 2
+
+
+async def test_a_connection_is_renewed_before_it_is_handed_out(pool: _Pool) -> None:
+    """One that the pool has given up, or that is too old, is not given to a request."""
+    before = await pool.pids()
+
+    pool.pool._recycle = 0
+    after = await pool.pids()
+
+    assert before.isdisjoint(after)
+    assert (pool.pool.checkedout(), pool.pool.checkedin()) == (0, 2)
+
+
+async def test_a_disposed_pool_leaves_no_task_behind(pool: _Pool) -> None:
+    """What was being made is given up."""
+    pool.pool.warm()
+    await pool.engine.dispose()
+
+    assert (pool.pool.checkedout(), pool.pool.checkedin()) == (0, 0)
+    assert not pool.pool._making
