@@ -58,7 +58,12 @@ def new_database(cluster: Cluster) -> NewDatabase:
 
 def require_debian(what: str, package: str) -> Never:
     """Skip, with the line that installs what is missing; fail where all of it has to be there."""
-    message = f"needs {what}: apt-get install {package}"
+    require(what, f"apt-get install {package}")
+
+
+def require(what: str, command: str) -> Never:
+    """Do so with any command that gets what is missing."""
+    message = f"needs {what}: {command}"
     if os.environ.get("STILLROOM_REQUIRE_DEBIAN"):
         pytest.fail(message)
     pytest.skip(message)

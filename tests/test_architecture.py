@@ -56,7 +56,7 @@ LAYERS = [
 DOORS = {
     "alembic": {"migrations"},
     "anyio": {"bulk", "fastapi", "json", "manager"},
-    "asyncpg": {"testing"},
+    "asyncpg": {"manager", "testing"},
     "fastapi": {"fastapi"},
     "greenlet": {"testing"},
     "httpx2": {"pytest_plugin", "testing"},

@@ -60,6 +60,43 @@ def test_parameters_that_libpq_lacks_are_refused_by_name() -> None:
         parse_url("postgresql+psycopg://host/name?nonsense=1")
 
 
+@pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql+{}://u:p%40s@one:5433,[::1]:5434/name?sslmode=disable",
+        "postgresql+{}://u:p%40s@/name?host=one:5433&host=[::1]:5434&sslmode=disable",
+        "postgresql+{}://u:p%40s@/name?host=one,::1&port=5433,5434&sslmode=disable",
+    ],
+)
+def test_several_hosts_are_written_in_any_way(driver: str, url: str) -> None:
+    """As libpq has them, or SQLAlchemy; each with its port, IPv6 too."""
+    parsed = parse_url(url.format(driver))
+
+    assert dict(parsed.query) == {"host": "one,::1", "port": "5433,5434", "sslmode": "disable"}
+    assert (parsed.password, parsed.database) == ("p@s", "name")
+
+
+def test_several_hosts_may_stand_where_one_does() -> None:
+    """That is libpq's own form, whose port is 5432 where none is said."""
+    parsed = parse_url("postgresql://u:secret@one:5433,[::1],three/name?sslmode=disable")
+
+    assert parsed.query["host"] == "one,::1,three"
+    assert parsed.query["port"] == "5433,5432,5432"
+    assert parsed.query["sslmode"] == "disable"
+    assert (parsed.host, parsed.database) == (None, "name")
+    assert parse_url("postgresql://one,two").query["host"] == "one,two"
+
+
+@pytest.mark.parametrize("hosts", ["one:x,two", "one,", "a:1:2,b"])
+def test_hosts_that_are_none_are_refused_without_being_shown(hosts: str) -> None:
+    """The message does not repeat the URL, which may hold a password."""
+    with pytest.raises(ConfigurationError, match="cannot be read") as refusal:
+        parse_url(f"postgresql://u:secret@{hosts}/name")
+
+    assert "secret" not in str(refusal.value)
+
+
 def test_a_parameter_given_twice_is_refused() -> None:
     """Two values for one parameter are a mistake; several hosts are not."""
     parse_url("postgresql://user@/name?host=one:5432&host=two:5432")

@@ -1,6 +1,7 @@
 """The users service."""
 
 from fastapi import FastAPI
+from stillroom.engine import EngineSettings
 from stillroom.fastapi import Idempotency, health, install, lifespan
 from stillroom.fastapi.docs import serve_docs
 
@@ -20,9 +21,11 @@ def init_app(init_db: bool = True) -> FastAPI:
 
     With `init_db=False` that is left to the caller, who calls `sessionmanager.init(url)`.
     """
+    settings = EngineSettings(pgbouncer=config.DB_PGBOUNCER)
+    opened = lifespan(sessionmanager, lambda: config.DB_CONFIG, settings=settings)
     server = FastAPI(
         title="larder",
-        lifespan=lifespan(sessionmanager, lambda: config.DB_CONFIG) if init_db else None,
+        lifespan=opened if init_db else None,
         docs_url=None,
         redoc_url=None,
     )

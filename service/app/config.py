@@ -3,7 +3,9 @@
 import os
 from pathlib import Path
 
-from stillroom.postgres import database_url
+from stillroom.postgres import database_url, direct_url, through_pgbouncer
+
+_FOLDER = Path(__file__).parents[1]
 
 
 class Config:
@@ -16,7 +18,20 @@ class Config:
         With none of them set it is the development cluster that `stillroom dev` has started here.
         Raises stillroom.errors.ConfigurationError when there is no database to be found.
         """
-        return database_url(os.environ, Path(__file__).parents[1])
+        return database_url(os.environ, _FOLDER)
+
+    @property
+    def DB_DIRECT(self) -> str:  # noqa: N802 - as above
+        """The URL for migrations, which do not go through PgBouncer: DB_DIRECT, else DB_CONFIG."""
+        return direct_url(os.environ, _FOLDER)
+
+    @property
+    def DB_PGBOUNCER(self) -> bool | None:  # noqa: N802 - as above
+        """Whether DB_CONFIG leads to PgBouncer: 1, 0, or not set to find out.
+
+        Raises stillroom.errors.ConfigurationError for anything else.
+        """
+        return through_pgbouncer(os.environ)
 
 
 config = Config()

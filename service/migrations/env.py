@@ -6,4 +6,4 @@ from app import models  # noqa: F401  # pyright: ignore[reportUnusedImport]  (to
 from app.config import config
 from app.database import Base
 
-run_environment(Base.metadata, lambda: config.DB_CONFIG)
+run_environment(Base.metadata, lambda: config.DB_DIRECT)

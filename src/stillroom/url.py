@@ -1,6 +1,7 @@
 """A database URL: which driver it means, and what that driver makes of its parameters."""
 
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,20 @@ ADDRESS = frozenset({"host", "port"})
 """What SQLAlchemy itself reads from the query part of a URL, several hosts included."""
 
 
+LED_TO = "stillroom.target"
+"""Where `record_info` of a pool's entry says where a run of tests leads it, whatever its URL says.
+"""
+
+
 def parse_url(url: str | URL) -> URL:
     """Return the URL with the driver that will be used, asyncpg unless it names psycopg.
 
-    Raises ConfigurationError, without the password, for what is no URL of PostgreSQL and for
-    parameters that the driver does not have.
+    Several hosts are written as libpq has them (``one:5432,two:5432``) or SQLAlchemy
+    (``?host=one:5432&host=two:5432``). Raises ConfigurationError, without the password, for what is
+    no URL of PostgreSQL and for parameters that the driver does not have.
     """
     try:
-        parsed = make_url(url)
+        parsed = _with_several_hosts(make_url(_with_hosts_apart(url)))
     except (ArgumentError, ValueError):
         msg = (
             "The database URL cannot be read (it is not shown here: it may hold a password). "
@@ -72,6 +79,39 @@ def connect_arguments(url: URL) -> dict[str, Any]:
         return _asyncpg_arguments(query)
     return _psycopg_arguments(query)
 
+
+def _with_hosts_apart(url: str | URL) -> str | URL:
+    """Move several hosts to where SQLAlchemy looks for them; it reads the port of one alone."""
+    match = None if isinstance(url, URL) else _AUTHORITY.match(url)
+    if match is None or "," not in match["hosts"]:
+        return url
+    named = match["hosts"].split(",")
+    if not all(named):
+        raise ValueError(named)
+    hosts = urlencode([("host", host) for host in named])
+    rest, _, query = match["rest"].partition("?")
+    return f"{match['before']}{rest or '/'}?{hosts}{'&' if query else ''}{query}"
+
+
+def _with_several_hosts(url: URL) -> URL:
+    """Write several hosts and their ports in the one way that fits both drivers and IPv6."""
+    named = url.query.get("host", ())
+    hosts = named.split(",") if isinstance(named, str) else list(named)
+    if len(hosts) < 2 or "port" in url.query:
+        return url
+    pairs = [_HOST.fullmatch(host) for host in hosts]
+    if not all(pairs):
+        raise ValueError(hosts)
+    found = [(it["six"] or it["name"], it["port"] or "5432") for it in pairs if it]
+    names, ports = (",".join(parts) for parts in zip(*found, strict=True))
+    return url.update_query_dict({"host": names, "port": ports})
+
+
+# https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-MULTIPLE-HOSTS
+_AUTHORITY = re.compile(
+    r"(?P<before>[\w+]+://(?:[^/?]*@)?)(?P<hosts>[^/?@]*)(?P<rest>.*)", re.DOTALL
+)
+_HOST = re.compile(r"(?:\[(?P<six>[^\]]+)\]|(?P<name>/.*?|[^:]+))(?::(?P<port>\d{1,5}))?")
 
 _DRIVERS: Mapping[str, str] = {
     "postgres": "postgresql+asyncpg",

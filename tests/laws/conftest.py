@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from stillroom.manager import DatabaseSessionManager
 from stillroom.postgres import Cluster
 from tests.conftest import DRIVERS, NewDatabase
 from tests.laws.models import Base
+from tests.pgbouncer import DEBIAN, LATER, run_pgbouncer
 from tests.processes import eventually
 
 PASSWORD = "the-password-of-the-laws"
@@ -65,19 +66,39 @@ class Service:
         return int(self.client.get("/pool").json()["in_use"])
 
 
-@pytest.fixture(scope="module", params=[*DRIVERS, "older PostgreSQL"])
+WAYS = [
+    *DRIVERS,
+    "older PostgreSQL",
+    *(f"asyncpg through {kind}" for kind in (DEBIAN, LATER)),
+]
+"""The drivers and servers on which each law is tried."""
+
+
+@pytest.fixture(scope="module", params=WAYS)
 def service(
     request: pytest.FixtureRequest, new_database: NewDatabase, tmp_path_factory: Any
 ) -> Iterator[Service]:
-    """Serve the laws' application from a process of its own, on each driver and an old server."""
-    if request.param in DRIVERS:
-        bare, driver = new_database(), request.param
+    """Serve the laws' application from a process of its own, each way to a database."""
+    driver, _, pooler = request.param.partition(" through ")
+    if driver in DRIVERS:
+        bare = new_database()
     else:
         bare, driver = older_database(request), "asyncpg"
     given = make_url(bare).set(drivername=f"postgresql+{driver}", password=PASSWORD)
     url = given.render_as_string(hide_password=False)
     asyncio.run(create_tables(url))
     log = tmp_path_factory.mktemp("laws") / "server.log"
+    with ExitStack() as stack:
+        if pooler:
+            url = stack.enter_context(run_pgbouncer(pooler, bare)).url(bare, driver)
+        yield stack.enter_context(serving(url, bare, log))
+    assert "Traceback" not in (text := log.read_text()) or "Application shutdown" in text, text
+    assert PASSWORD not in text
+
+
+@contextmanager
+def serving(url: str, bare: str, log: Path) -> Generator[Service]:
+    """Run the laws' application; the URL without a driver leads to PostgreSQL itself."""
     with (
         serve(["-m", "tests.laws.app", url], log) as address,
         httpx2.Client(base_url=address, timeout=30) as client,
@@ -85,8 +106,6 @@ def service(
     ):
         wait_until(lambda: answers(client))
         yield Service(client, url, log, database)
-    assert "Traceback" not in (text := log.read_text()) or "Application shutdown" in text, text
-    assert PASSWORD not in text
 
 
 def older_database(request: pytest.FixtureRequest) -> str:

@@ -81,8 +81,8 @@ class _Supervisor:
                 self._cluster = Cluster(_prepare_data(self._folder))
                 stack.callback(self._cluster.stop)
                 self._cluster.launch()
-                for name in [name for name in self._environ if name.startswith("PG")]:
-                    del self._environ[name]  # PGSSLMODE and the like mean another server
+                for name in [it for it in self._environ if it.startswith(("PG", "DB_"))]:
+                    del self._environ[name]  # PGSSLMODE, DB_DIRECT and the like mean another server
                 self._environ["DB_CONFIG"] = with_asyncpg(self._cluster.url(self._name))
             try:
                 await self._supervise()

@@ -3,19 +3,23 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from sqlalchemy import URL, Dialect, event
+from sqlalchemy import URL, Dialect, Engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from stillroom.engine.commit import refuse_lost_commit, settle_lost_commits
+from stillroom.engine.hosts import Hosts
+from stillroom.engine.limits import limited_by_asyncpg, limited_by_psycopg
 from stillroom.engine.outcome import Inquiry
 from stillroom.engine.pool import ConnectionPool
+from stillroom.engine.pooler import Pooler, set_pooler
 from stillroom.engine.reading import READ_ONLY, hold_to_reading
-from stillroom.errors import ConfigurationError, DatabaseUnavailableError
-from stillroom.url import ADDRESS, connect_arguments
+from stillroom.errors import ConfigurationError
+from stillroom.url import ADDRESS, LED_TO, connect_arguments
 
 POOL_SIZE = 10
 """The size of a pool where neither the settings nor the number of processes says another."""
@@ -35,6 +39,10 @@ class EngineSettings:
     database fails no request, and a busy pool pays no round trip for that. With `settle_commits` a
     transaction says its id before COMMIT, which is a round trip, so that PostgreSQL can be asked
     what became of it where the connection is lost.
+
+    `pgbouncer` says whether PgBouncer in transaction mode is between; None finds out at the first
+    connection. Through it each transaction says its own timeouts, where they are above 0, reads
+    are READ ONLY transactions, and `client_check_interval` is PostgreSQL's own.
     """
 
     pool_size: int | None = None
@@ -48,6 +56,7 @@ class EngineSettings:
     client_check_interval: float = 0.5
     settle_commits: bool = True
     application_name: str = "stillroom"
+    pgbouncer: bool | None = None
 
     def __post_init__(self) -> None:
         """Refuse what could not work: a pool of no connections, a time that is none."""
@@ -71,6 +80,15 @@ class EngineSettings:
             "lock_timeout": f"{self.lock_timeout * 1000:.0f}",
             "client_connection_check_interval": f"{self.client_check_interval * 1000:.0f}",
         }
+
+    @property
+    def limits(self) -> str:
+        """Return what each transaction says by itself, where a session cannot say it for all."""
+        return " ".join(
+            f"SET LOCAL {name} = {self.parameters[name]};"
+            for name in ("statement_timeout", "lock_timeout")
+            if float(self.parameters[name])
+        )
 
 
 def _require(name: str, value: float, holds: bool, what: str) -> None:
@@ -132,7 +150,7 @@ def _create_engine(
     if "poolclass" in options:
         defaults = {name: defaults[name] for name in ("connect_args", "hide_parameters")}
     engine = create_async_engine(bare, **{**defaults, **options})
-    event.listen(engine.sync_engine, "do_connect", _connect)
+    _connect_by(engine.sync_engine, url, settings, is_read=bool(parameters))
     if url.get_driver_name() == "psycopg":
         event.listen(engine.sync_engine, "checkout", _leave_the_access_mode_open)
         event.listen(engine.sync_engine, "handle_error", _give_up_old_plans)
@@ -160,24 +178,52 @@ def _options(parameters: Mapping[str, str]) -> str:
     return " ".join(f"-c {name}={value}" for name, value in parameters.items())
 
 
-def _connect(
-    dialect: Dialect,
-    _record: ConnectionPoolEntry,
-    arguments: Sequence[Any],
-    parameters: dict[str, Any],
-) -> DBAPIConnection:
-    # The drivers disagree: asyncpg lets OSError and TimeoutError through, libpq gives no SQLSTATE.
+def _connect_by(engine: Engine, url: URL, settings: EngineSettings, *, is_read: bool) -> None:
+    hosts, elsewhere = Hosts(_session(url, is_read=is_read)), Hosts(None)
+    pooler = Pooler(settings.pgbouncer, partial(_arguments_through, url, settings))
+    set_pooler(engine, pooler)
+
     # The dialect connects, never an `async_creator`: with one, "do_connect" would not be sent.
-    try:
-        return dialect.connect(*arguments, **parameters)
-    except Exception as error:
-        host = parameters.get("host") or "libpq's default"
-        database = parameters.get("database") or parameters.get("dbname") or "libpq's default"
-        msg = (
-            f"No connection to PostgreSQL, host {host}, database {database}: "
-            f"{type(error).__name__}: {_without_secrets(str(error), parameters)}"
-        )
-        raise DatabaseUnavailableError(msg) from error
+    def connect(
+        dialect: Dialect,
+        record: ConnectionPoolEntry | None,
+        positional: Sequence[Any],
+        arguments: dict[str, Any],
+    ) -> DBAPIConnection:
+        def open_by(these: Mapping[str, Any]) -> DBAPIConnection:
+            return dialect.connect(*positional, **these)
+
+        if record is not None and (record.record_info or {}).get(LED_TO) is not None:
+            return elsewhere.connect(open_by, arguments)
+        return hosts.connect(partial(pooler.connect, open_by), arguments)
+
+    event.listen(engine, "do_connect", connect)
+
+
+def _session(url: URL, *, is_read: bool) -> str | None:
+    session = url.query.get("target_session_attrs")
+    assert session is None or isinstance(session, str)  # noqa: S101  (parse_url has looked)
+    return _OF_READS.get(session, session) if is_read and session else session
+
+
+def _arguments_through(
+    url: URL, settings: EngineSettings, keeps_statements: bool
+) -> dict[str, Any]:
+    """Return what replaces arguments of the driver where a pooler is between."""
+    given = connect_arguments(url)
+    if url.get_driver_name() == "asyncpg":
+        start = {"application_name": settings.application_name, **given["server_settings"]}
+        caches = {"statement_cache_size": 0, "prepared_statement_cache_size": 0}
+        return {
+            "server_settings": start,
+            "connection_class": limited_by_asyncpg(settings.limits),
+            **({} if keeps_statements else caches),
+        }
+    return {
+        "options": given.get("options"),
+        "async_creator_fn": limited_by_psycopg(settings.limits),
+        **({} if keeps_statements else {"prepare_threshold": None}),
+    }
 
 
 def _leave_the_access_mode_open(
@@ -196,8 +242,5 @@ def _give_up_old_plans(context: ExceptionContext) -> None:
         context.is_disconnect = True
 
 
-def _without_secrets(text: str, parameters: Mapping[str, Any]) -> str:
-    for name in ("password", "sslpassword"):
-        if secret := parameters.get(name):
-            text = text.replace(str(secret), "***")
-    return text
+# A session of reads never takes a write, so its server is asked whether it could.
+_OF_READS = {"read-write": "primary", "read-only": "standby"}

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from sqlalchemy import URL, NullPool, text
 
 from stillroom.engine import POOL_SIZE, EngineSettings, create_engine
+from stillroom.engine.pooler import goes_through_pooler
 from stillroom.errors import ConfigurationError, DatabaseUnavailableError
 from stillroom.url import show_url
 
@@ -63,6 +64,8 @@ async def fitting_pool_size(
 async def _limits(url: URL, settings: EngineSettings) -> tuple[int | None, int]:
     engine = create_engine(url, settings, poolclass=NullPool)
     async with engine.connect() as connection:
+        if goes_through_pooler(engine.dialect):
+            return None, 0  # max_connections limits PgBouncer's pool, max_client_conn is its own
         maximum, reserved = (await connection.execute(_LIMITS)).one()
     return maximum, reserved
 

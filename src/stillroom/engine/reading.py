@@ -15,6 +15,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from stillroom.engine.driver import is_quiet
+from stillroom.engine.pooler import goes_through_pooler
 from stillroom.errors import ConfigurationError
 
 READ_ONLY = {"default_transaction_read_only": "on"}
@@ -27,14 +28,17 @@ https://www.postgresql.org/docs/current/runtime-config-client.html
 def hold_to_reading(engine: Engine) -> None:
     """Begin a transaction where a statement could tell, and refuse options that would let it write.
 
-    The connections of the engine are in AUTOCOMMIT, and start with READ_ONLY.
+    The connections of the engine are in AUTOCOMMIT, and start with READ_ONLY; through a pooler,
+    which refuses that, each transaction is READ ONLY.
     """
     dialect = engine.dialect
 
     def begin(cursor: Any, statement: str, *arguments: Any) -> None:
         connection: Connection = arguments[-1].root_connection
         _refuse_to_write(connection.get_execution_options())
-        if (
+        if goes_through_pooler(dialect):
+            _begin_read_only(connection)
+        elif (
             cursor.server_side
             or dialect.default_isolation_level != "READ COMMITTED"
             or not _is_the_same_alone(statement)
@@ -59,7 +63,7 @@ def hold_to_reading(engine: Engine) -> None:
 def can_read_alone(engine: Engine, statement: str) -> bool:
     """Say whether `read_alone` answers a statement as a connection would, and nobody watches it."""
     return (
-        not (engine._has_events or engine._should_log_info())
+        not (engine._has_events or engine._should_log_info() or goes_through_pooler(engine.dialect))
         and getattr(engine.dialect, "default_isolation_level", None) == "READ COMMITTED"
         and _is_the_same_alone(statement)
     )
@@ -106,7 +110,12 @@ def is_at_rest(connection: Connection) -> bool:
 
 
 def enter_autocommit(connection: Connection) -> None:
-    """Let each statement that comes be a transaction by itself; none has begun."""
+    """Let each statement that comes be a transaction by itself; none has begun.
+
+    Through a pooler it would have no timeout, so one transaction is begun as ever.
+    """
+    if goes_through_pooler(connection.dialect):
+        return
     connection.dialect.set_isolation_level(_dbapi_connection(connection), "AUTOCOMMIT")
 
 
@@ -121,6 +130,23 @@ def _dbapi_connection(connection: Connection) -> DBAPIConnection:
     dbapi_connection = connection.connection.dbapi_connection
     assert dbapi_connection is not None  # noqa: S101  (the connection is open)
     return dbapi_connection
+
+
+def _begin_read_only(connection: Connection) -> None:
+    """Let a statement be in a READ ONLY transaction: through a pooler no session is read-only."""
+    dialect: Any = connection.dialect
+    dbapi_connection = _dbapi_connection(connection)
+    if not is_quiet(dbapi_connection):
+        return
+    if getattr(dbapi_connection, "_transaction", None) is not None:  # asyncpg begins no second one
+        msg = (
+            "The transaction of a read session was ended by a statement. Through PgBouncer what "
+            "comes after it could write: let the session end, and open another one."
+        )
+        raise ConfigurationError(msg)
+    if dialect.get_readonly(dbapi_connection) is not True:
+        dialect.set_readonly(dbapi_connection, True)
+    leave_autocommit(connection)
 
 
 def _refuse_to_write(options: Mapping[str, Any]) -> None:

@@ -13,8 +13,9 @@ from sqlalchemy import Connection, MetaData
 from sqlalchemy.pool import NullPool
 
 from stillroom.engine import EngineSettings, create_engine
-from stillroom.errors import StillroomError
-from stillroom.url import parse_url
+from stillroom.engine.pooler import goes_through_pooler
+from stillroom.errors import ConfigurationError, StillroomError
+from stillroom.url import parse_url, show_url
 
 LOCK_TIMEOUT = 5.0
 """How long, in seconds, a migration waits for a lock.
@@ -30,6 +31,7 @@ def run_environment(metadata: MetaData, url: Callable[[], str], **options: Any) 
 
     This is all that an env.py has to call. The URL never passes through an ini file, so a "%" in
     a password is no trouble; with ``--sql`` no URL is needed. Each revision is a transaction.
+    Raises ConfigurationError, or Alembic's CommandError, for a URL that leads to PgBouncer.
     `options` go to Alembic's context.configure and win over what is chosen here.
     """
     options = {**_options(metadata), **options}
@@ -93,12 +95,23 @@ def _complete(work: Coroutine[Any, Any, None]) -> None:
 
 async def _migrate(url: str, options: dict[str, Any]) -> None:
     settings = EngineSettings(statement_timeout=0, lock_timeout=LOCK_TIMEOUT)
-    engine = create_engine(parse_url(url), settings, poolclass=NullPool)
+    parsed = parse_url(url)
+    engine = create_engine(parsed, settings, poolclass=NullPool)
     try:
         async with engine.connect() as connection:
+            if goes_through_pooler(engine.dialect):
+                raise ConfigurationError(_THROUGH_POOLER.format(show_url(parsed)))
             await connection.run_sync(_run_migrations, options)
     finally:
         await engine.dispose()
+
+
+_THROUGH_POOLER = (
+    "{} leads to PgBouncer, through which migrations do not go: a lock or a setting of a session "
+    "holds nothing there, so two upgrades could run at once. Give the URL of PostgreSQL itself: "
+    "DB_DIRECT in the environment of a service that asks `direct_url` for it, or `url` of "
+    "upgrade()."
+)
 
 
 def _run_migrations(connection: Connection, options: dict[str, Any]) -> None:

@@ -20,10 +20,12 @@ __all__ = [
     "database_name",
     "database_url",
     "development_data",
+    "direct_url",
     "given_url",
     "project",
     "running",
     "temporary_cluster",
+    "through_pgbouncer",
     "with_asyncpg",
 ]
 
@@ -76,6 +78,28 @@ def given_url(environ: Mapping[str, str]) -> str | None:
     if parts["HOST"].startswith("/"):
         return f"postgresql+asyncpg://{credentials}/{name}?host={quote(parts['HOST'], safe='')}"
     return f"postgresql+asyncpg://{credentials}{_authority(parts['HOST'])}/{name}"
+
+
+def direct_url(environ: Mapping[str, str], folder: Path) -> str:
+    """Return the URL that leads to PostgreSQL itself, past PgBouncer: DB_DIRECT where it is set.
+
+    Migrations take it. Else it is that of `database_url()`, whose errors it raises.
+    """
+    return environ.get("DB_DIRECT") or database_url(environ, folder)
+
+
+def through_pgbouncer(environ: Mapping[str, str]) -> bool | None:
+    """Return what DB_PGBOUNCER says: 1 or 0, None where it says nothing, so that it is found out.
+
+    Raises ConfigurationError for anything else.
+    """
+    said = environ.get("DB_PGBOUNCER", "")
+    if said not in {"", "0", "1"}:
+        raise ConfigurationError(
+            f"DB_PGBOUNCER is {said!r}. It is 1 where DB_CONFIG leads to PgBouncer, 0 where it "
+            "does not, and not set where the first connection may find it out."
+        )
+    return bool(int(said)) if said else None
 
 
 def with_asyncpg(url: str) -> str:

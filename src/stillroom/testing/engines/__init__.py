@@ -28,6 +28,7 @@ from stillroom.testing.engines.drivers import Watch
 from stillroom.testing.engines.places import Place
 from stillroom.testing.refusal import MARKER
 from stillroom.testing.wire.transport import AnyLoop
+from stillroom.url import LED_TO
 
 
 class Target(Protocol):
@@ -315,7 +316,7 @@ _OF_POSTGRESQL = {*_DRIVERS, "pg8000", "psycopg2cffi"}
 
 # In `record_info`, which each connection writes anew: `info` is the application's.
 _IS_DIRECTED = "stillroom.is_directed"
-_KEY = "stillroom.target"
+_KEY = LED_TO
 _ALLOWED = object()
 
 _target: Target | None = None
