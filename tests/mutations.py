@@ -460,6 +460,14 @@ MUTATIONS = [
         "tests/fastapi/test_health.py",
     ),
     Mutation(
+        4,
+        "overload is a line of the log a second",
+        "fastapi/repeats.py",
+        "            seen.more += 1\n            return\n",
+        "            seen.more += 1\n",
+        "tests/fastapi/test_repeats.py",
+    ),
+    Mutation(
         5,
         "database errors are answered as problems",
         "fastapi/answers.py",

@@ -24,6 +24,7 @@ from stillroom.errors import (
     UncommittedWritesError,
     UnknownOutcomeError,
 )
+from stillroom.fastapi.repeats import Repeats
 from stillroom.fastapi.unit import has_lost_writes, is_read_only
 from stillroom.manager import DatabaseSessionManager
 from stillroom.problems import (
@@ -142,9 +143,7 @@ def _answer(scope: Scope, error: Exception, manager: DatabaseSessionManager) -> 
 
 def _log_known(scope: Scope, error: Exception, problem: Problem) -> None:
     # No traceback: the driver's own prints the values of the row that was refused.
-    logger.log(
-        logging.WARNING if problem.status >= 500 else logging.INFO,
-        "%s: %d %s (%s, SQLSTATE %s, constraint %s)",
+    arguments = (
         _route(scope),
         problem.status,
         problem.code,
@@ -152,6 +151,10 @@ def _log_known(scope: Scope, error: Exception, problem: Problem) -> None:
         sqlstate_of(error),
         constraint_of(error),
     )
+    if problem.status >= 500:
+        _repeats.log(f"{problem.status} {problem.code}", _KNOWN, *arguments)
+    else:
+        logger.info(_KNOWN, *arguments)
 
 
 def _log_unknown(scope: Scope, error: Exception) -> str:
@@ -217,6 +220,9 @@ def _location(item: dict[str, Any]) -> str:
 def _reason(item: dict[str, Any]) -> str:
     return item["msg"] if item["type"] in _SILENT_ON_INPUT else "The value cannot be taken."
 
+
+_KNOWN = "%s: %d %s (%s, SQLSTATE %s, constraint %s)"
+_repeats = Repeats(logger)
 
 _LOST_WRITES = (
     "An exception rolled back what the view had written, and its handler answered below 400, which "
