@@ -431,7 +431,7 @@ MUTATIONS = [
         2,
         "the dependencies of an attempt end with its error",
         "fastapi/retry.py",
-        '            request.scope["fastapi_inner_astack"] = stack\n',
+        "            await _end_dependencies(request, error)\n",
         "",
         "tests/fastapi/test_retry.py",
     ),

@@ -36,6 +36,6 @@ def init_app(init_db: bool = True) -> FastAPI:
         idempotency=Idempotency(IDEMPOTENCY_KEYS),
     )
     serve_docs(server)
-    server.include_router(health(sessionmanager))
     server.include_router(user_router, prefix="/api")
+    server.include_router(health(sessionmanager))
     return server

@@ -33,9 +33,6 @@ TIMEOUT = "stillroom.timeout"
 READS = "stillroom.reads"
 """Where `Session.info` says that the session is one of a read engine."""
 
-DEADLINE = "stillroom.deadline"
-"""Where `Session.info` says when its work has to be over, in the time of the event loop."""
-
 LONGER = "stillroom.longer"
 """Where `Session.info` has the `statement_timeout`, in seconds, of work that takes longer."""
 
@@ -65,6 +62,11 @@ class ServiceSession(AsyncSession):
     """
 
     sync_session_class = TrackedSession
+
+    deadline: float | None = None
+    """When its work has to be over, in the time of the event loop."""
+
+    _lone: PoolProxiedConnection | None = None
 
     async def with_connection(self, work: Callable[[Connection], T]) -> T:
         """Return what a function returns that reads on the session's connection.
@@ -98,7 +100,7 @@ class ServiceSession(AsyncSession):
 
     def note(self, connection: PoolProxiedConnection) -> None:
         """Note on which connection a statement runs that has no transaction of the session."""
-        self.info[_LONE] = connection
+        self._lone = connection
 
     def interrupt(self) -> bool:
         """Ask PostgreSQL to end the statement under way, if one is; a COMMIT goes on.
@@ -206,16 +208,16 @@ class ServiceSession(AsyncSession):
 
     def _under_way(self) -> PoolProxiedConnection | None:
         connection = self._connection_in_use()
-        pooled = connection.connection if connection is not None else self.info.get(_LONE)
+        pooled = connection.connection if connection is not None else self._lone
         if pooled is None or pooled.dbapi_connection is None:
             return None
         return pooled if is_busy(pooled.dbapi_connection) else None
 
     def _time_left(self, timeout: float) -> float:
         """Return how long the end of the work may take; 0 is no limit."""
-        if (deadline := self.info.get(DEADLINE)) is None:
+        if self.deadline is None:
             return timeout
-        left: float = max(deadline - asyncio.get_running_loop().time(), _LAST_MOMENT)
+        left: float = max(self.deadline - asyncio.get_running_loop().time(), _LAST_MOMENT)
         return min(left, timeout or left)
 
     async def _finish(self, committing: "asyncio.Future[Any]", more: float = 0) -> None:
@@ -364,7 +366,6 @@ _CONNECTION = "stillroom.connection"
 _HAS_COMMITTED = "stillroom.has_committed"
 _HAS_ENDED = "stillroom.has_ended"
 _LEFT_BEHIND = "stillroom.left_behind"
-_LONE = "stillroom.lone"
 
 _CANCEL = 2.0  # seconds
 _GRACE = 1.0  # seconds

@@ -20,10 +20,9 @@ class RequestClient:
         self._request._receive = _replay(kept, receive)
         while True:
             message = await receive()
-            if message["type"] == "http.disconnect":
-                kept.append(message)
-                return
             kept.append(message)
+            if message["type"] == "http.disconnect":
+                return
             if message.get("more_body"):
                 await asyncio.Event().wait()  # the view reads on, or nobody does
 

@@ -90,7 +90,7 @@ async def keyed_request(request: Request, *, is_required: bool) -> "KeyedRequest
 
 def answer_once(view: Callable[..., Any]) -> Callable[..., Any]:
     """Let a view claim the key of its request, if it has one, before it runs."""
-    if not (inspect.isfunction(view) or inspect.ismethod(view)):
+    if not (inspect.isfunction(view) or inspect.ismethod(view)) or hasattr(view, _CLAIMS):
         return view
     if inspect.isgeneratorfunction(view) or inspect.isasyncgenfunction(view):
         return view
@@ -102,6 +102,7 @@ def answer_once(view: Callable[..., Any]) -> Callable[..., Any]:
                 return answer
             return await view(*args, **values)
 
+        setattr(claim_and_view, _CLAIMS, True)
         return claim_and_view
 
     @wraps(view)
@@ -111,6 +112,7 @@ def answer_once(view: Callable[..., Any]) -> Callable[..., Any]:
             return answer
         return view(*args, **values)
 
+    setattr(claim_and_view_in_thread, _CLAIMS, True)
     return claim_and_view_in_thread
 
 
@@ -192,6 +194,7 @@ _claim: ContextVar[Callable[[], Coroutine[Any, Any, Response | None]] | None] = 
     "stillroom.claim", default=None
 )
 
+_CLAIMS = "__stillroom_claims__"
 _INSTALLED = "stillroom_idempotency"
 _NAME = b"idempotency-key"
 

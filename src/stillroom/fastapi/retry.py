@@ -28,7 +28,7 @@ async def retry(
     """
     for number in range(ATTEMPTS):
         try:
-            return await _attempt_alone(attempt, request)
+            return await attempt()
         except Exception as error:
             pause = random.uniform(0.5, 1.0) * min(_FIRST_PAUSE * 2**number, _LONGEST_PAUSE)  # noqa: S311
             if (
@@ -39,6 +39,7 @@ async def retry(
                 or pause >= deadline.left
             ):
                 raise
+            await _end_dependencies(request, error)
         await asyncio.sleep(pause)
     raise AssertionError  # the last attempt has raised
 
@@ -52,22 +53,12 @@ def is_retried(error: BaseException) -> bool:
     return is_lost or isinstance(error, RolledBackError)
 
 
-async def _attempt_alone(attempt: Callable[[], Awaitable[Response]], request: Request) -> Response:
-    # What the dependencies of an attempt leave to be done after the response has to be done, with
-    # its error, where there is none.
-    outer: AsyncExitStack = request.scope["fastapi_inner_astack"]
-    responses: list[Response] = []
-    try:
-        async with AsyncExitStack() as stack:
-            request.scope["fastapi_inner_astack"] = stack
-            responses.append(await attempt())
-            outer.push_async_exit(stack.pop_all())
-    finally:
-        request.scope["fastapi_inner_astack"] = outer
-    if not responses:
+async def _end_dependencies(request: Request, error: Exception) -> None:
+    # What the dependencies of an attempt do after the response, they do now, with its error.
+    stack: AsyncExitStack = request.scope["fastapi_inner_astack"].pop_all()
+    if await stack.__aexit__(type(error), error, error.__traceback__):
         msg = "A dependency with `yield` has passed over an exception; let it raise it again."
-        raise ConfigurationError(msg)
-    return responses[0]
+        raise ConfigurationError(msg) from error
 
 
 def _can_be_read_again(request: Request) -> bool:

@@ -54,7 +54,10 @@ class UnitOfWorkRoute(APIRoute):
     """
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
-        super().__init__(path, answer_once(endpoint), **options)
+        methods = options.get("methods") or {"GET"}
+        if any(map(options_of(endpoint).takes_key, methods)):
+            endpoint = answer_once(endpoint)
+        super().__init__(path, endpoint, **options)
 
     def takes_key(self, method: str) -> bool:
         """Say whether an Idempotency-Key matters to a request of this method."""

@@ -14,7 +14,7 @@ from stillroom.fastapi.deadline import Deadline
 from stillroom.fastapi.idempotency import KeyedRequest
 from stillroom.manager import DatabaseSessionManager
 from stillroom.problems import sqlstate_of
-from stillroom.session import DEADLINE, LONGER, ServiceSession, has_writes
+from stillroom.session import LONGER, ServiceSession, has_writes
 
 _Endpoint = TypeVar("_Endpoint", bound=Callable[..., Any])
 
@@ -114,7 +114,7 @@ class UnitOfWork:
         """
         if self._session is None:
             self._session = manager.new_session(read_only=self.read_only)
-            self._session.info[DEADLINE] = self._deadline.at
+            self._session.deadline = self._deadline.at
             if (
                 longer := self._options.longer_than(manager.settings.statement_timeout)
             ) is not None:
