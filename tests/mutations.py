@@ -855,6 +855,22 @@ MUTATIONS = [
     ),
     Mutation(
         8,
+        "a coroutine needs no marker",
+        "pytest_coroutines.py",
+        '            node.add_marker("asyncio")\n',
+        "            pass\n",
+        "tests/plugin/test_plugin.py::test_a_coroutine_needs_no_marker",
+    ),
+    Mutation(
+        8,
+        "a coroutine of anyio is left to anyio",
+        "pytest_coroutines.py",
+        ' or "anyio_backend" in test.fixturenames',
+        "",
+        "tests/plugin/test_plugin.py::test_a_coroutine_needs_no_marker",
+    ),
+    Mutation(
+        8,
         "a refusal that was passed over fails its test",
         "pytest_plugin.py",
         '    if refusals and "stillroom_refusals" not in',

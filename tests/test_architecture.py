@@ -31,6 +31,7 @@ PARTS = {
     "testing": ["testing"],
     "pytest_plugin": [
         "pytest_plugin",
+        "pytest_coroutines",
         "pytest_fixtures",
         "pytest_outcomes",
         "pytest_processes",

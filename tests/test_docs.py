@@ -25,11 +25,22 @@ def test_each_block_stands_in_a_file_that_runs(block: str) -> None:
     assert any(block.rstrip("\n") in text for text in (*SHOWN, SERVICE))
 
 
+def test_the_settings_of_the_page_are_all_that_its_project_has() -> None:
+    """What passes here passes for who copies the page."""
+    assert f"```ini\n{(DOCS / 'testing' / 'pytest.ini').read_text()}```" in TESTING
+
+
 @pytest.mark.parametrize("isolation", ["sandbox", "clone"])
 def test_the_tests_of_the_page_pass(shop: Project, isolation: str) -> None:
     """In both isolations, in any order."""
     outcome = shop.run(
-        f"--stillroom-isolation={isolation}", "-p", "randomly", "-p", "no:cacheprovider"
+        f"--stillroom-isolation={isolation}",
+        "-W",
+        "error",
+        "-p",
+        "randomly",
+        "-p",
+        "no:cacheprovider",
     )
 
     assert outcome.counts == "8 passed", outcome.output
@@ -40,9 +51,10 @@ def test_the_messages_of_the_page_are_those_that_one_sees(shop: Project) -> None
     failing = ["failing.py", "-p", "no:cacheprovider", "--tb=short"]
     outcome = shop.run(*failing)
     without = shop.run(*failing, "-k", "forgotten", "-o", "stillroom_app=")
+    empty = shop.run(*failing, "-k", "notification", "-o", "stillroom_metadata=")
 
     # Line by line, for an apostrophe of one line opens no literal of the next.
-    lines = [*outcome.output.splitlines(), *without.output.splitlines()]
+    lines = [line for run in (outcome, without, empty) for line in run.output.splitlines()]
     seen = " ".join(" ".join(map(_bare, lines)).split())
     assert outcome.counts == "10 failed, 1 passed", outcome.output
     assert [message for message in _messages() if message not in seen] == []

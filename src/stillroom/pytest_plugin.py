@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from stillroom import pytest_processes
+from stillroom import pytest_coroutines, pytest_processes
 from stillroom.errors import ConfigurationError
 from stillroom.pytest_run import (
     ISOLATIONS,
@@ -128,6 +128,8 @@ def pytest_configure(config: pytest.Config) -> None:
         # Whichever loop a fixture has, its connections work: there is nothing to be set.
         unset = '.*"asyncio_default_fixture_loop_scope" is unset'
         warnings.filterwarnings("ignore", unset, pytest.PytestDeprecationWarning)
+        if config.pluginmanager.hasplugin("asyncio"):
+            config.pluginmanager.register(pytest_coroutines, "stillroom-coroutines")
         if will_test(config):
             start(config)
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.plugin import styles
 from tests.projects import Project
 
 TESTS = """
@@ -162,6 +163,47 @@ async def test_within_budget(queries):
 """
 
 
+COROUTINES = """
+import asyncio
+
+import pytest
+from checks import check
+from hypothesis import given, settings, strategies
+
+
+async def test_plain():
+    await check()
+
+
+class TestMethods:
+    async def test_method(self):
+        await check()
+
+    @staticmethod
+    async def test_static_method():
+        await check()
+
+
+@settings(max_examples=2, deadline=None)
+@given(strategies.booleans())
+async def test_examples(value):
+    await asyncio.sleep(0)
+
+
+@pytest.mark.asyncio(loop_scope="session")
+async def test_with_a_marker():
+    await check()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", [("asyncio", {"debug": True})])
+async def test_of_anyio(request):
+    assert asyncio.get_running_loop().get_debug()
+    assert request.node.get_closest_marker("asyncio") is None
+    await check()
+"""
+
+
 @pytest.mark.parametrize("mode", ["strict", "auto"])
 def test_a_project_needs_two_lines(project: Project, mode: str) -> None:
     """With the two lines of settings all styles of tests pass, with data of wider scopes."""
@@ -171,6 +213,21 @@ def test_a_project_needs_two_lines(project: Project, mode: str) -> None:
     outcome = project.run()
 
     assert outcome.counts == "9 passed", outcome.output
+
+
+def test_a_coroutine_needs_no_marker(project: Project) -> None:
+    """Whichever way it is written; one of anyio has anyio's loop, with its options.
+
+    Without pytest-asyncio it fails as it would without this plugin.
+    """
+    project.write(checks=styles.CHECKS, test_project=COROUTINES)
+
+    outcome = project.run()
+    alone = project.run("-p", "no:asyncio", "-W", "default", "-k", "plain")
+
+    assert outcome.counts == "6 passed", outcome.output
+    assert "1 failed, 5 deselected" in alone.counts, alone.output
+    assert "not natively supported" in alone.output
 
 
 def test_the_same_suite_passes_on_clones(project: Project) -> None:

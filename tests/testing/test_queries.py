@@ -1,8 +1,9 @@
 """Queries are counted, grouped by shape, and traced to the application's line."""
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Column, Integer, MetaData, Table, insert, text
 from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.schema import CreateTable
 
 from stillroom.testing.engines import routed
 from stillroom.testing.queries import QueryLog
@@ -46,6 +47,21 @@ async def test_a_block_over_its_budget_says_what_was_sent(
     assert "1 query, none was allowed" in message
     assert "test_queries.py" in message
     assert SECRET not in message
+
+
+async def test_sets_of_parameters_are_those_of_an_executemany(
+    sandboxed: AsyncEngine, log: QueryLog
+) -> None:
+    """One INSERT of many rows is executed once, however many values it has."""
+    table = Table("pair", MetaData(), Column("one", Integer), Column("two", Integer))
+    rows = [{"one": number, "two": number} for number in range(4)]
+    async with sandboxed.begin() as connection:
+        await connection.execute(CreateTable(table))
+        await connection.execute(insert(table), rows)
+        await connection.execute(insert(table).returning(table.c.one), rows)
+    log.remove()
+
+    assert [query.executions for query in log.statements] == [1, 4, 1]
 
 
 async def test_what_is_done_in_another_database_is_not_the_tests(

@@ -3,6 +3,7 @@
 import asyncio
 from pathlib import Path
 
+from stillroom.errors import ConfigurationError
 from stillroom.migrations import script_location, upgrade
 from stillroom.testing.apart import apart
 from stillroom.testing.databases.sources import digest, imported
@@ -16,8 +17,18 @@ class Revisions:
         self._folder = folder
 
     def digest(self) -> str:
-        """Name the revisions, and the modules of the project that they import."""
-        location = script_location(self._folder)
+        """Name the revisions, and the modules of the project that they import.
+
+        Raises ConfigurationError when there are none.
+        """
+        try:
+            location = script_location(self._folder)
+        except ConfigurationError as error:
+            msg = (
+                f"{error} Where the tables of a project without migrations come from says the "
+                "setting stillroom_metadata, as in app.models:Base.metadata"
+            )
+            raise ConfigurationError(msg) from error
         revisions = [path for path in location.rglob("*") if path.is_file()]
         texts = [path for path in revisions if path.suffix != ".pyc"]
         modules = imported(path for path in texts if path.name != "env.py")

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from time import perf_counter
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import Connection, event
 from sqlalchemy.engine import Engine, ExceptionContext, ExecutionContext
@@ -147,7 +147,8 @@ class QueryLog:
             return
         query = Query(
             sql,
-            len(parameters) if executemany else 1,
+            # One INSERT of many rows is no executemany, but SQLAlchemy says so too.
+            len(cast("Any", parameters)) if executemany and isinstance(parameters, list) else 1,
             find_call_site(),
             connection.info.get(_TRANSACTION, 0),
             perf_counter(),
