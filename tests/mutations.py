@@ -468,6 +468,22 @@ MUTATIONS = [
         "tests/fastapi/test_repeats.py",
     ),
     Mutation(
+        4,
+        "who looks whether a client has left takes no body from its view",
+        "fastapi/client.py",
+        "        self._request._receive = _replay(kept, receive)\n",
+        "",
+        "tests/fastapi/test_client.py",
+    ),
+    Mutation(
+        3,
+        "a request leaves no cycle behind",
+        "fastapi/deadline.py",
+        "        task, self._task = self._task, None",
+        "        task = self._task",
+        "tests/fastapi/test_garbage.py",
+    ),
+    Mutation(
         5,
         "database errors are answered as problems",
         "fastapi/answers.py",

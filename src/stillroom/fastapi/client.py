@@ -18,13 +18,14 @@ class RequestClient:
         receive = self._request._receive
         kept: list[Message] = []
         self._request._receive = _replay(kept, receive)
-        while True:
-            message = await receive()
+        is_whole = False
+        while (message := await receive())["type"] != "http.disconnect":
             kept.append(message)
-            if message["type"] == "http.disconnect":
-                return
-            if message.get("more_body"):
-                await asyncio.Event().wait()  # the view reads on, or nobody does
+            if is_whole or message.get("more_body"):
+                # The view reads on; and one that sends more than the whole says nothing at all.
+                await asyncio.Event().wait()
+            is_whole = True
+        kept.append(message)
 
 
 def _replay(kept: list[Message], receive: Receive) -> Receive:

@@ -48,10 +48,11 @@ class Deadline:
     ) -> None:
         """Say that the time was over, where the work has ended by that."""
         self._timer.cancel()
-        if not self._is_over or self._task is None:
+        task, self._task = self._task, None  # whose context leads back to here: a cycle
+        if not self._is_over or task is None:
             return
         is_mine = isinstance(error, DBAPIError)
-        if self._has_cancelled and self._task.uncancel() <= self._cancellations:
+        if self._has_cancelled and task.uncancel() <= self._cancellations:
             is_mine = is_mine or isinstance(error, asyncio.CancelledError)
         if is_mine:
             msg = f"The request was not done within its {self.seconds:g} seconds"
