@@ -38,7 +38,7 @@ async def test_the_body_is_there_for_the_view() -> None:
     await asyncio.wait({watching}, timeout=0.05)
     watching.cancel()
 
-    assert await request.body() == b"whole"
+    assert await asyncio.wait_for(request.body(), 10) == b"whole"
 
 
 async def test_a_body_under_way_is_the_view_s_to_read() -> None:
@@ -49,4 +49,4 @@ async def test_a_body_under_way_is_the_view_s_to_read() -> None:
     watching.cancel()
 
     assert not done
-    assert await request.body() == b"partwhole"
+    assert await asyncio.wait_for(request.body(), 10) == b"partwhole"
