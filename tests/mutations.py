@@ -208,7 +208,7 @@ MUTATIONS = [
     Mutation(
         2,
         "a COMMIT that was sent is waited for",
-        "session.py",
+        "ending.py",
         "            except asyncio.CancelledError as error:\n                cancelled = error\n",
         "            except asyncio.CancelledError:\n                task.cancel()\n"
         "                raise\n",
@@ -217,7 +217,7 @@ MUTATIONS = [
     Mutation(
         2,
         "the wait for a COMMIT is shielded from anyio",
-        "session.py",
+        "ending.py",
         "CancelScope(shield=True)",
         "CancelScope(shield=False)",
         "tests/test_session.py",
@@ -225,7 +225,7 @@ MUTATIONS = [
     Mutation(
         2,
         "a COMMIT that is not answered has an unknown outcome",
-        "session.py",
+        "ending.py",
         "(remaining := deadline - clock()) > 0",
         "(remaining := 60.0)",
         "tests/laws/test_nothing_written.py",

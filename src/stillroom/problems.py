@@ -25,8 +25,8 @@ MEDIA_TYPE = "application/problem+json"
 class Problem:
     """Describe one problem to a client: what went wrong, in words of ours alone.
 
-    Nothing of it comes from the request, from a row or from a statement. `code` is for programs,
-    `detail` for people, `fields` names what the client can change; `retry_after` is in seconds.
+    Nothing of it comes from the request, a row or a statement. `code` is for programs, `detail` for
+    people, `fields` names what the client can change; `retry_after` is in seconds.
     """
 
     status: int

@@ -2,11 +2,9 @@
 
 import asyncio
 import logging
-import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import anyio
 from sqlalchemy import Connection, Engine, event, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -14,8 +12,9 @@ from sqlalchemy.orm import Session, SessionTransaction
 from sqlalchemy.pool import PoolProxiedConnection
 from sqlalchemy.util import greenlet_spawn
 
+from stillroom.ending import ask_to_end, keep, log_loss, outwait
 from stillroom.engine.commit import inquiry_of
-from stillroom.engine.driver import cancel_statement, hang_up, is_busy
+from stillroom.engine.driver import hang_up, is_busy
 from stillroom.engine.reading import (
     enter_autocommit,
     is_at_rest,
@@ -112,7 +111,7 @@ class ServiceSession(AsyncSession):
             return True
         if (connection := self._under_way()) is None:
             return False
-        _keep(asyncio.ensure_future(_cancel(connection.driver_connection)))
+        keep(asyncio.ensure_future(ask_to_end(connection.driver_connection)))
         return True
 
     def hang_up(self) -> None:
@@ -224,7 +223,7 @@ class ServiceSession(AsyncSession):
         timeout = self.info.get(TIMEOUT, 0)
         self.info[_COMMITTING] = True
         try:
-            cancelled = await _wait(committing, self._time_left(timeout and timeout + more))
+            cancelled = await outwait(committing, self._time_left(timeout and timeout + more))
         finally:
             del self.info[_COMMITTING]
         if committing.done():
@@ -260,8 +259,8 @@ class ServiceSession(AsyncSession):
         if _LEFT_BEHIND in self.info:
             return
         ending = asyncio.ensure_future(end())
-        ending.add_done_callback(_log_loss)
-        cancelled = await _wait(ending, self._time_left(self.info.get(TIMEOUT, 0)))
+        ending.add_done_callback(log_loss)
+        cancelled = await outwait(ending, self._time_left(self.info.get(TIMEOUT, 0)))
         if not ending.done() or ending.cancelled() or ending.exception() is not None:
             _hang_up(self)
             ending.cancel()  # psycopg does not notice that its connection was closed
@@ -289,21 +288,6 @@ def _on_its_connection(session: Session, work: Callable[[Connection], T]) -> T:
     return work(session.connection())
 
 
-async def _wait(task: asyncio.Future[Any], timeout: float) -> asyncio.CancelledError | None:  # noqa: ASYNC109
-    """Wait for the end of a task or of the time; return the cancellation that came meanwhile."""
-    clock = asyncio.get_running_loop().time
-    deadline = clock() + (timeout or math.inf)
-    cancelled: asyncio.CancelledError | None = None
-    # anyio repeats a cancellation on each turn of the loop: unshielded, the wait would spin.
-    with anyio.CancelScope(shield=True):
-        while not task.done() and (remaining := deadline - clock()) > 0:
-            try:
-                await asyncio.wait({task}, timeout=remaining if timeout else None)
-            except asyncio.CancelledError as error:
-                cancelled = error
-    return cancelled
-
-
 def _failure(committing: asyncio.Future[Any]) -> BaseException | None:
     failure = committing.exception()
     if isinstance(failure, DBAPIError) and failure.connection_invalidated:
@@ -319,19 +303,7 @@ def _leave_behind(session: AsyncSession, committing: asyncio.Future[Any]) -> Non
     connection: Connection = session.info[_CONNECTION]
     driver_connection: Any = connection.connection.driver_connection
     connection.detach()  # its place in the pool is free from now on
-    _keep(asyncio.ensure_future(_await_outcome(session, committing, driver_connection)))
-
-
-async def _cancel(driver_connection: Any) -> None:
-    try:
-        await asyncio.wait_for(cancel_statement(driver_connection), _CANCEL)
-    except Exception as error:  # noqa: BLE001  (the connection is closed, if it does not help)
-        logger.warning("PostgreSQL could not be asked to end a statement: %r", error)
-
-
-def _keep(ending: "asyncio.Future[None]") -> None:
-    _endings.add(ending)
-    ending.add_done_callback(_endings.discard)
+    keep(asyncio.ensure_future(_await_outcome(session, committing, driver_connection)))
 
 
 async def _await_outcome(
@@ -343,12 +315,6 @@ async def _await_outcome(
     logger.warning("The COMMIT whose outcome was unknown has %s", outcome)
     await AsyncSession.close(session)
     await driver_connection.close()  # SQLAlchemy leaves one of psycopg open
-
-
-def _log_loss(ending: asyncio.Future[Any]) -> None:
-    failure = None if ending.cancelled() else ending.exception()
-    if ending.cancelled() or failure is not None:
-        logger.warning("A connection was lost at its end: %s", type(failure).__name__)
 
 
 def _hang_up(session: ServiceSession) -> None:
@@ -367,7 +333,6 @@ _HAS_COMMITTED = "stillroom.has_committed"
 _HAS_ENDED = "stillroom.has_ended"
 _LEFT_BEHIND = "stillroom.left_behind"
 
-_CANCEL = 2.0  # seconds
 _GRACE = 1.0  # seconds
 _LAST_MOMENT = 0.05  # seconds
 
@@ -379,6 +344,3 @@ _LOST = (
     "The connection was lost during a COMMIT; its outcome is unknown. Look whether the work is "
     "there before it is done again."
 )
-
-# The event loop keeps only weak references to tasks.
-_endings: set[asyncio.Future[Any]] = set()
