@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Enum, String, event, func, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, InvalidRequestError, ProgrammingError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, validates
 
-from stillroom import session as session_module
+from stillroom import ending
 from stillroom.engine import EngineSettings
 from stillroom.errors import ConfigurationError, UnknownOutcomeError
 from stillroom.json import JSONInsert
@@ -244,7 +244,7 @@ async def test_one_that_hangs_is_an_unknown_outcome(impatient: DatabaseSessionMa
     pool: Any = impatient.engine.pool
     assert pool.checkedout() == 0
     assert await names(impatient) == []
-    await asyncio.gather(*session_module._endings)
+    await asyncio.gather(*ending._endings)
     assert await names(impatient) == ["who knows"]
 
 

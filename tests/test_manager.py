@@ -13,7 +13,7 @@ from sqlalchemy import MetaData, String, text
 from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from stillroom import session as session_module
+from stillroom import ending
 from stillroom.engine import EngineSettings
 from stillroom.errors import (
     ConfigurationError,
@@ -348,7 +348,7 @@ async def test_a_commit_that_hangs_is_an_unknown_outcome(manager: DatabaseSessio
 
     await nothing_left(manager)
     assert await names(manager) == set()
-    await asyncio.gather(*session_module._endings)
+    await asyncio.gather(*ending._endings)
     assert await names(manager) == {"who knows"}
     await manager.close()
 
