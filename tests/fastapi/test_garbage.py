@@ -42,7 +42,7 @@ async def test_a_request_leaves_no_cycle_behind(app: FastAPI, method: str, path:
         for _ in range(3):
             await asyncio.create_task(request())
         gc.collect()
-        kinds = {type(found) for found in gc.garbage}
+        kinds: set[type[Any]] = {type(found) for found in gc.garbage}
     finally:
         gc.set_debug(0)
         gc.garbage.clear()
