@@ -359,8 +359,8 @@ MUTATIONS = [
         4,
         "a request has a deadline",
         "fastapi/deadline.py",
-        "loop.call_at(self.at, self._end)",
-        "loop.call_at(self.at + 60, self._end)",
+        "self._loop.call_at(time, self._ring)",
+        "self._loop.call_at(time + 60, self._ring)",
         "tests/fastapi/test_deadline.py",
     ),
     Mutation(

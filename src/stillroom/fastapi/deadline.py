@@ -1,9 +1,11 @@
 """The time that a request has, and what ends when it is over."""
 
 import asyncio
+import math
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
+from weakref import WeakKeyDictionary
 
 from sqlalchemy.exc import DBAPIError
 
@@ -29,7 +31,8 @@ class Deadline:
         self._cancellations = 0
         self._is_over = False
         self._has_cancelled = False
-        self._timer: asyncio.TimerHandle
+        self._clock: _Clock
+        self._next: asyncio.TimerHandle | None = None
 
     def __enter__(self) -> Self:
         """Let the time run."""
@@ -37,7 +40,8 @@ class Deadline:
         self._task = asyncio.current_task()
         self._cancellations = self._task.cancelling() if self._task else 0
         self.at = loop.time() + self.seconds
-        self._timer = loop.call_at(self.at, self._end)
+        self._clock = _Clock.of(loop)
+        self._clock.add(self)
         return self
 
     def __exit__(
@@ -47,7 +51,9 @@ class Deadline:
         traceback: TracebackType | None,
     ) -> None:
         """Say that the time was over, where the work has ended by that."""
-        self._timer.cancel()
+        self._clock.remove(self)
+        if self._next is not None:
+            self._next.cancel()
         task, self._task = self._task, None  # whose context leads back to here: a cycle
         if not self._is_over or task is None:
             return
@@ -63,25 +69,71 @@ class Deadline:
         """Return how many seconds are left."""
         return self.at - asyncio.get_running_loop().time()
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """Begin to end the work: its time is over."""
         self._is_over = True
         if self.session is not None and self.session.interrupt():
-            self._call_later(self._hang_up)
+            self._call_later(_ANSWER, self._hang_up)
         else:
             self._cancel()
 
     def _hang_up(self) -> None:
         if self.session is not None:
             self.session.hang_up()
-        self._call_later(self._cancel)
+        self._call_later(_END, self._cancel)
 
     def _cancel(self) -> None:
         if self._task is not None:
             self._has_cancelled = True
             self._task.cancel()
 
-    def _call_later(self, function: Callable[[], None]) -> None:
-        self._timer = asyncio.get_running_loop().call_later(_STEP, function)
+    def _call_later(self, seconds: float, function: Callable[[], None]) -> None:
+        self._next = asyncio.get_running_loop().call_later(seconds, function)
 
 
-_STEP = 0.05  # seconds that PostgreSQL has for an answer, and asyncio for the end of a connection
+class _Clock:
+    """Wait for the earliest of many deadlines, by one timer.
+
+    A timer for each would be a sixth of a small request, and nearly all are not needed.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._deadlines: set[Deadline] = set()
+        self._rings = math.inf
+        self._timer: asyncio.TimerHandle | None = None
+
+    @classmethod
+    def of(cls, loop: asyncio.AbstractEventLoop) -> "_Clock":
+        if (clock := _clocks.get(loop)) is None:
+            clock = _clocks[loop] = cls(loop)
+        return clock
+
+    def add(self, deadline: Deadline) -> None:
+        self._deadlines.add(deadline)
+        if deadline.at < self._rings:
+            self._set(deadline.at)
+
+    def remove(self, deadline: Deadline) -> None:
+        self._deadlines.discard(deadline)
+
+    def _set(self, time: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._rings = time
+        self._timer = self._loop.call_at(time, self._ring)
+
+    def _ring(self) -> None:
+        self._timer, self._rings = None, math.inf
+        now = self._loop.time()
+        for deadline in [it for it in self._deadlines if it.at <= now]:
+            self._deadlines.discard(deadline)
+            deadline.end()
+        if self._deadlines:
+            self._set(min(it.at for it in self._deadlines))
+
+
+_clocks: WeakKeyDictionary[asyncio.AbstractEventLoop, _Clock] = WeakKeyDictionary()
+
+_ANSWER = 0.12  # seconds that PostgreSQL has for its answer to the request to cancel
+_END = 0.03  # seconds that the driver has for the end of a connection

@@ -23,7 +23,8 @@ class OverrideWatch:
     def __init__(self, scope: Scope, dependency: type) -> None:
         """Watch the request, if an instance of `dependency` is overridden in its application."""
         overrides: dict[Any, Any] = getattr(scope.get("app"), "dependency_overrides", {})
-        self._overridden = any(isinstance(key, dependency) for key in overrides)
+        self.are_there = any(isinstance(key, dependency) for key in overrides)
+        """Whether a session comes from an override."""
         self._sessions: list[Session] = []
         self._uncommitted: list[Session] = []
         self._committed: list[Session] = []
@@ -31,7 +32,7 @@ class OverrideWatch:
 
     def __enter__(self) -> Self:
         """Begin to note sessions."""
-        if self._overridden:
+        if self.are_there:
             self._token = _begun.set(self._sessions)
         return self
 

@@ -14,7 +14,8 @@ from stillroom.engine.admission import client
 from stillroom.errors import ConfigurationError
 from stillroom.fastapi.client import RequestClient
 from stillroom.fastapi.deadline import Deadline
-from stillroom.fastapi.idempotency import answer_once, keyed_request
+from stillroom.fastapi.idempotency import Handle, answer_once, keyed_request
+from stillroom.fastapi.injection import current, injected
 from stillroom.fastapi.insert import InsertResponse
 from stillroom.fastapi.override import OverrideWatch
 from stillroom.fastapi.retry import retry
@@ -65,19 +66,23 @@ class UnitOfWorkRoute(APIRoute):
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return FastAPI's handler inside a unit of work."""
-        handle = super().get_route_handler()
+        handlers = _Handlers(super().get_route_handler())
+        with injected(self, SessionDependency) as is_lean:
+            if is_lean:
+                handlers.lean = super().get_route_handler()
         options = options_of(self.endpoint)
 
         async def handle_in_unit_of_work(request: Request) -> Response:
             with Deadline(options.seconds) as deadline:
                 unit = UnitOfWork(options, request, deadline)
                 client.set(RequestClient(request))
+                current.set(unit)
                 if options.takes_key(request.method):
                     unit.keyed = await keyed_request(request, is_required=options.requires_key)
 
                 async def attempt() -> Response:
                     unit.begin()
-                    return await _run(handle, request, unit)
+                    return await _run(handlers, request, unit)
 
                 if options.is_retried(request.method) or unit.keyed is not None:
                     return await retry(attempt, request, deadline, unit.has_committed)
@@ -86,10 +91,16 @@ class UnitOfWorkRoute(APIRoute):
         return handle_in_unit_of_work
 
 
-async def _run(
-    handle: Callable[[Request], Coroutine[Any, Any, Response]], request: Request, unit: UnitOfWork
-) -> Response:
+class _Handlers:
+    """The handlers of a route: FastAPI's own, and one that resolves no session."""
+
+    def __init__(self, whole: Handle) -> None:
+        self.whole = self.lean = whole
+
+
+async def _run(handlers: _Handlers, request: Request, unit: UnitOfWork) -> Response:
     with OverrideWatch(request.scope, SessionDependency) as overrides:
+        handle = handlers.whole if overrides.are_there else handlers.lean
         try:
             response = await _respond(handle, request, unit, overrides)
             if response.status_code < 400:
@@ -109,7 +120,7 @@ async def _run(
 
 
 async def _respond(
-    handle: Callable[[Request], Coroutine[Any, Any, Response]],
+    handle: Handle,
     request: Request,
     unit: UnitOfWork,
     overrides: OverrideWatch,
