@@ -65,8 +65,8 @@ class ConnectionPool(Pool):
         return len(self._idle)
 
     def checkedout(self) -> int:
-        """Return how many connections are in use, or being made."""
-        return self._connections - len(self._idle)
+        """Return how many connections are in use."""
+        return len(self._in_use)
 
     def overflow(self) -> int:
         """Return how many connections there are above the size: none, ever."""
