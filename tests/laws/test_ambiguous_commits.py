@@ -42,7 +42,7 @@ def service_behind_proxy(
 
 
 def test_every_retry_gets_the_first_answer(service_behind_proxy: tuple[Service, Proxy]) -> None:
-    """Of many cut COMMITs none is called a failure that was committed, and nothing is done twice."""
+    """Of many cut COMMITs none is called a failure and is there, and nothing is done twice."""
     service, proxy = service_behind_proxy
     proxy.cuts = 0
     for number in range(CUTS):
