@@ -24,6 +24,7 @@ from stillroom.errors import (
     UncommittedWritesError,
     UnknownOutcomeError,
 )
+from stillroom.fastapi.repetition import Repetition
 from stillroom.fastapi.unit import has_lost_writes, is_read_only
 from stillroom.manager import DatabaseSessionManager
 from stillroom.problems import (
@@ -142,16 +143,14 @@ def _answer(scope: Scope, error: Exception, manager: DatabaseSessionManager) -> 
 
 def _log_known(scope: Scope, error: Exception, problem: Problem) -> None:
     # No traceback: the driver's own prints the values of the row that was refused.
-    logger.log(
-        logging.WARNING if problem.status >= 500 else logging.INFO,
-        "%s: %d %s (%s, SQLSTATE %s, constraint %s)",
-        _route(scope),
-        problem.status,
-        problem.code,
-        type(error).__name__,
-        sqlstate_of(error),
-        constraint_of(error),
+    line = (
+        f"{_route(scope)}: {problem.status} {problem.code} ({type(error).__name__}, "
+        f"SQLSTATE {sqlstate_of(error)}, constraint {constraint_of(error)})"
     )
+    if problem.status == 503:
+        _refusals.log(f"503 {problem.code}", line)
+    else:
+        logger.log(logging.WARNING if problem.status >= 500 else logging.INFO, line)
 
 
 def _log_unknown(scope: Scope, error: Exception) -> str:
@@ -236,3 +235,4 @@ _SILENT_ON_INPUT = frozenset({
     "none_required", "string_pattern_mismatch", "string_too_long", "string_too_short",
     "string_type", "string_unicode", "time_type", "too_long", "too_short", "uuid_type",
 })  # fmt: skip
+_refusals = Repetition()
