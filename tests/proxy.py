@@ -104,7 +104,7 @@ class Proxy:
                     await upstream.drain()
                     return
                 await back
-                return
+                break
         upstream.close()
 
     async def _pass_back(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

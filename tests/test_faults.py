@@ -18,8 +18,8 @@ def test_what_is_lost_revived_invented_or_doubled_is_found() -> None:
     """A checker that has never found anything shows nothing."""
     verdict = check({"a": "ok", "b": "fail", "c": "info"}, ["b", "c", "c", "d"])
 
-    assert (verdict.lost, verdict.revived) == ({"a"}, {"b"})
-    assert (verdict.invented, verdict.doubled) == ({"d"}, {"c"})
+    assert [*verdict.lost, *verdict.revived] == ["a", "b"]
+    assert [*verdict.invented, *verdict.doubled] == ["d", "c"]
     assert not verdict.holds
 
 

@@ -9,10 +9,13 @@ from tests.faults import (
     cancellations,
     commits,
     ddl,
+    hostile,
     migrations,
     neighbours,
     overload,
+    pooler,
     restarts,
+    rolling,
     tales,
 )
 from tests.faults.figure import Figure
@@ -26,6 +29,7 @@ QUICK: Sequence[Fault] = [
     cancellations.clients_that_leave,
     restarts.restarts,
     restarts.silence,
+    hostile.hostile_input,
     migrations.migrate_at_once,
     commits.write_then_read,
     ddl.alter_under_load,
@@ -37,6 +41,8 @@ FULL: Sequence[Fault] = [
     overload.recovery,
     overload.impatience,
     commits.cut_commits,
+    rolling.rolling_restarts,
+    pooler.behind_pgbouncer,
 ]
 
 

@@ -195,8 +195,13 @@ def open_stage() -> Generator[Stage]:
 def tables(database: Database) -> str:
     """Create a database with the suite's tables, and return its URL."""
     url = database.create()
-    asyncio.run(create_tables(url))
+    create_tables_of(url)
     return url
+
+
+def create_tables_of(url: str) -> None:
+    """Create the suite's tables in a database."""
+    asyncio.run(create_tables(url))
 
 
 def connect(url: str) -> "psycopg.Connection[tuple[Any, ...]]":
