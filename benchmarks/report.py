@@ -1,7 +1,7 @@
 """What a benchmark has found: JSON, and the table and the plot that are made from it.
 
 `python benchmarks/report.py` makes all tables and plots anew; with --check it changes nothing, and
-fails when one of them is not what the JSON says.
+fails when one of them is not what the JSON says. What `scripts/faults` has found is its own.
 """
 
 import json
@@ -216,7 +216,7 @@ def _text(
 
 def main() -> None:
     """Draw all reports, or look at them."""
-    reports = [read(path) for path in sorted(RESULTS.glob("*.json"))]
+    reports = [read(path) for path in sorted(RESULTS.glob("*.json")) if path.stem != "faults"]
     if "--check" in sys.argv:
         stale = [report.name for report in reports if not report.is_drawn()]
         sys.exit(f"Run python benchmarks/report.py: {', '.join(stale)}" if stale else 0)

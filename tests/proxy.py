@@ -1,4 +1,4 @@
-"""A proxy in front of PostgreSQL that loses the answer to a COMMIT, or the COMMIT itself."""
+"""A proxy before PostgreSQL: it loses the answer to a COMMIT, or the COMMIT; it goes silent."""
 
 import asyncio
 import threading
@@ -30,6 +30,8 @@ class Proxy:
         self._is_away = False
         self._kept: list[asyncio.StreamWriter] = []
         self._muted: set[asyncio.StreamWriter] = set()
+        self._goes_on = asyncio.Event()
+        self._goes_on.set()
         self.cuts = 0
         self.port = 0
 
@@ -43,8 +45,17 @@ class Proxy:
         self._pattern, self._loss, self._left = pattern, loss, times
         self._then_away = then_away
 
+    def silence(self) -> None:
+        """Pass nothing on from now on, either way; every connection stays open, and is taken."""
+        self._loop.call_soon_threadsafe(self._goes_on.clear)
+
+    def heal(self) -> None:
+        """Pass on what has come meanwhile, and all that comes."""
+        self._loop.call_soon_threadsafe(self._goes_on.set)
+
     async def start(self) -> Self:
         """Listen on a port of the loopback."""
+        self._loop = asyncio.get_running_loop()
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
@@ -59,6 +70,7 @@ class Proxy:
         if self._is_away:
             writer.transport.abort()
             return
+        await self._goes_on.wait()
         with suppress(OSError):
             upstream_reader, upstream = await asyncio.open_unix_connection(self._target)
             self._kept += [writer, upstream]
@@ -75,6 +87,7 @@ class Proxy:
     ) -> None:
         with suppress(OSError):
             while data := await reader.read(65536):
+                await self._goes_on.wait()
                 if self._pattern is None or self._left == 0 or self._pattern not in data:
                     upstream.write(data)
                     continue
@@ -91,12 +104,13 @@ class Proxy:
                     await upstream.drain()
                     return
                 await back
-                return
+                break
         upstream.close()
 
     async def _pass_back(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):
             while data := await reader.read(65536):
+                await self._goes_on.wait()
                 if writer in self._muted:
                     self._muted.discard(writer)
                     break

@@ -23,9 +23,7 @@ class Laboratory:
 
     def __init__(self, *, longest: float = 60.0, target: float = 60.0) -> None:
         self.left: list[str] = []
-        self.line: Line[str] = Line(
-            1, longest=longest, target=target, left_over=self.left.append, interval=0.2
-        )
+        self.line: Line[str] = Line(1, longest=longest, target=target, left_over=self.left.append)
 
     async def join(self, count: int) -> "list[asyncio.Task[str]]":
         """Let so many wait, one behind the other."""
@@ -57,36 +55,31 @@ async def test_who_has_waited_long_enough_is_refused() -> None:
     assert len(laboratory.line) == 0
 
 
-async def test_who_would_wait_too_long_is_refused_at_once() -> None:
-    """What is known of those before says that the time will not do."""
-    laboratory = Laboratory(longest=2.0)
+async def test_a_line_is_no_longer_than_can_be_served_soon() -> None:
+    """What is known of those before says how many: at one more the eldest is told at once."""
+    laboratory = Laboratory(longest=8.0)
     laboratory.line.note_use(0.9)
     waiting = await laboratory.join(2)
+    newest = asyncio.create_task(laboratory.line.wait())
 
     with pytest.raises(RefusedError):
-        await laboratory.line.wait()
+        await waiting[0]
 
-    laboratory.line.give("a")
-    laboratory.line.give("b")
-    assert await asyncio.gather(*waiting) == ["a", "b"]
+    assert laboratory.line.give("a")
+    assert laboratory.line.give("b")
+    assert (await newest, await waiting[1]) == ("a", "b")
 
 
-async def test_under_overload_the_newest_is_served_and_the_eldest_refused() -> None:
-    """Where all wait for longer than the target, to be fair would be to be late for everybody."""
+async def test_under_overload_the_newest_is_served_first_and_a_burst_is_served_too() -> None:
+    """When the eldest has waited too long, to be fair would be to be late for everybody."""
     laboratory = Laboratory(target=0.05)
-    first = await laboratory.join(1)
-    await asyncio.wait(first, timeout=0.1)
-    laboratory.line.give("late")  # an interval begins, in which the least wait is too long
-    second = await laboratory.join(1)
-    await asyncio.wait(second, timeout=0.3)
-    laboratory.line.give("later")  # it is over
     waiting = await laboratory.join(3)
+    await asyncio.wait(waiting, timeout=0.1)
 
-    laboratory.line.give("newest")
+    for thing in ("newest", "next", "eldest"):
+        laboratory.line.give(thing)
 
-    assert await waiting[2] == "newest"
-    outcomes = await asyncio.gather(*waiting[:2], return_exceptions=True)
-    assert [type(it) for it in outcomes] == [RefusedError, RefusedError]
+    assert await asyncio.gather(*waiting) == ["eldest", "next", "newest"]
     assert not laboratory.line.give("nobody waits")  # it ends when the line is empty
     waiting = await laboratory.join(2)
     laboratory.line.give("eldest")

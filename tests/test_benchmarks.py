@@ -17,6 +17,7 @@ def test_tables_and_plots_are_what_the_figures_say() -> None:
         "adoption",
         "bulk",
         "export",
+        "faults",
         "isolation",
         "orm",
         "pages",

@@ -101,15 +101,17 @@ class ServiceSession(AsyncSession):
         """Note on which connection a statement runs that has no transaction of the session."""
         self._lone = connection
 
-    def interrupt(self) -> bool:
+    def interrupt(self, *, is_reading: bool = False) -> bool:
         """Ask PostgreSQL to end the statement under way, if one is; a COMMIT goes on.
+
+        Of a cursor's next rows only who asks for them knows that they are under way: `is_reading`.
 
         Says whether there is anything that will end. The connection stays, and who waits for the
         statement gets its error (57014).
         """
         if _COMMITTING in self.info:
             return True
-        if (connection := self._under_way()) is None:
+        if (connection := self._under_way(is_reading=is_reading)) is None:
             return False
         keep(asyncio.ensure_future(ask_to_end(connection.driver_connection)))
         return True
@@ -205,12 +207,12 @@ class ServiceSession(AsyncSession):
                     leave_autocommit(connection)
         return result
 
-    def _under_way(self) -> PoolProxiedConnection | None:
+    def _under_way(self, *, is_reading: bool = False) -> PoolProxiedConnection | None:
         connection = self._connection_in_use()
         pooled = connection.connection if connection is not None else self._lone
         if pooled is None or pooled.dbapi_connection is None:
             return None
-        return pooled if is_busy(pooled.dbapi_connection) else None
+        return pooled if is_reading or is_busy(pooled.dbapi_connection) else None
 
     def _time_left(self, timeout: float) -> float:
         """Return how long the end of the work may take; 0 is no limit."""

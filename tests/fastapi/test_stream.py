@@ -1,5 +1,6 @@
 """A list of any length as one JSON array, or as lines of JSON."""
 
+import asyncio
 import json
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
@@ -10,6 +11,7 @@ from fastapi import FastAPI
 from pydantic import RootModel
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
+from starlette.types import Message
 
 from stillroom.engine import EngineSettings
 from stillroom.fastapi import (
@@ -130,3 +132,44 @@ async def test_streams_leave_connections_for_others(
 
     assert [answer.status_code for answer in (refused, others, allowed)] == [503, 200, 200]
     assert refused.json()["code"] == "pool_timeout"
+
+
+@pytest.mark.parametrize("is_reading", [True, False])
+async def test_a_client_that_leaves_a_stream_costs_no_connection(
+    app: FastAPI, client: httpx2.AsyncClient, is_reading: bool
+) -> None:
+    """While rows are read PostgreSQL ends the statement; while they are sent no more are read."""
+    reading, left = asyncio.Event(), asyncio.Event()
+
+    async def read(session: AsyncSession, size: int) -> AsyncGenerator[list[dict[str, int]]]:
+        rows = await session.stream(
+            text("SELECT n, pg_sleep(n / 3) FROM generate_series(1, 4) n"),
+            execution_options={"yield_per": 2, "max_row_buffer": 2},
+        )
+        async for part in rows.mappings().partitions(2):
+            yield [{"n": 1} for _ in part] * size
+            reading.set()
+
+    response = JSONArrayResponse(manager, read, dict[str, int])
+
+    async def receive() -> Message:
+        await (reading if is_reading else left).wait()
+        await asyncio.sleep(0.1 if is_reading else 0)
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.body" and not is_reading:
+            left.set()
+            await asyncio.sleep(0.05)
+
+    before = await pid()
+    async with asyncio.timeout(10):
+        await response({"type": "http", "asgi": {"spec_version": "2.3"}}, receive, send)
+
+    assert await pid() == before
+
+
+async def pid() -> int:
+    """Return the process of the one connection that read sessions have been given last."""
+    async with manager.session(read_only=True) as session:
+        return int(await session.scalar(text("SELECT pg_backend_pid()")) or 0)

@@ -15,6 +15,7 @@ from stillroom.engine.commit import refuse_lost_commit, settle_lost_commits
 from stillroom.engine.hosts import Hosts
 from stillroom.engine.limits import limited_by_asyncpg, limited_by_psycopg
 from stillroom.engine.outcome import Inquiry
+from stillroom.engine.plans import renew_old_plans
 from stillroom.engine.pool import ConnectionPool
 from stillroom.engine.pooler import Pooler, set_pooler
 from stillroom.engine.reading import READ_ONLY, hold_to_reading
@@ -33,8 +34,9 @@ class EngineSettings:
     Writes and reads have a pool each, of `pool_size`; None is 10, or what `stillroom serve` has
     found to fit where several processes share a database. It is fixed: overflow connections would
     be closed on return and opened anew under load, which costs half of the throughput. Who finds
-    none free waits for `pool_timeout` at most, and under overload, when all wait for longer than
-    `queue_target`, half of that at most (`stillroom.engine.admission.Line`). A connection that lay
+    none free waits for `pool_timeout` at most; no more wait than could be served in a quarter of
+    it, and from when one waits for longer than `queue_target` the newest is served first
+    (`stillroom.engine.admission.Line`). A connection that lay
     unused for longer than `ping_after` is pinged before it is handed out, so a restart of an idle
     database fails no request, and a busy pool pays no round trip for that. With `settle_commits` a
     transaction says its id before COMMIT, which is a round trip, so that PostgreSQL can be asked
@@ -104,6 +106,8 @@ def create_engine(url: URL, settings: EngineSettings, **options: Any) -> AsyncEn
     """
     engine = _create_engine(url, settings, {}, options)
     refuse_lost_commit(engine.sync_engine)
+    if url.get_driver_name() == "asyncpg":
+        renew_old_plans(engine.sync_engine)
     if settings.settle_commits and "poolclass" not in options:
         settle_lost_commits(engine.sync_engine, inquiry(url, settings))
     return engine

@@ -29,35 +29,27 @@ class RefusedError(Exception):
 class Line(Generic[T]):
     """Let those wait who want one of a fixed number of things.
 
-    Who comes first is served first, after `longest` seconds at most; who would wait longer, by what
-    the things are used on average, is refused at once. When all who were served in an interval had
-    waited for over `target` seconds, more is asked for than can be done, and waiting only makes
-    all of it late: until the line is empty again the newest is served first, and who has waited for
-    half of the target is refused. The rule of the interval is DBConnection's (`queue_target`),
-    the order is that of an adaptive LIFO (https://queue.acm.org/detail.cfm?id=2839461).
+    Who comes first is served first, after `longest` seconds at most. There are never more in the
+    line than could be served within a quarter of that, by what the things are used on average: at
+    one more the eldest is refused. From when the eldest has waited for over `target` seconds, or
+    the line is full, until it is empty, the newest is served first: more is asked for than can be
+    done, and to be fair would be to be late for everybody. So a burst is served as far as there is
+    time; under overload who is served has hardly waited, and who is refused is so the sooner the
+    more come. The order is that of an adaptive LIFO (https://queue.acm.org/detail.cfm?id=2839461).
     """
 
     def __init__(
-        self,
-        size: int,
-        *,
-        longest: float,
-        target: float,
-        left_over: Callable[[T], None],
-        interval: float = 1.0,
+        self, size: int, *, longest: float, target: float, left_over: Callable[[T], None]
     ) -> None:
         """Take how many things there are, and who gets one that its taker could not take."""
         self._size = size
         self._longest = longest
         self._target = target
-        self._interval = interval
         self._left_over = left_over
         self._waiting: OrderedDict[asyncio.Future[T], float] = OrderedDict()  # since when
         self._mean_use = 0.0
         self._uses = 0
-        self._is_overloaded = False
-        self._interval_end = 0.0
-        self._least_wait = math.inf
+        self._is_crowded = False
         self._timer: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
@@ -67,10 +59,11 @@ class Line(Generic[T]):
     async def wait(self) -> T:
         """Return a thing; raises RefusedError, or what `fail` was given."""
         loop = asyncio.get_running_loop()
-        if (len(self._waiting) + 1) * self._mean_use > self._longest * self._size:
-            raise RefusedError
         coming: asyncio.Future[T] = loop.create_future()
         self._waiting[coming] = loop.time()
+        if len(self._waiting) > self._room:
+            self._is_crowded = True
+            self._refuse(next(iter(self._waiting)))
         self._set_timer()
         whose = client.get()
         leaving = None if whose is None else asyncio.ensure_future(whose.wait_until_gone())
@@ -90,12 +83,12 @@ class Line(Generic[T]):
     def give(self, thing: T) -> bool:
         """Give a thing to the next one; return False where nobody waits."""
         while self._waiting:
-            coming, since = self._waiting.popitem(last=self._is_overloaded)
+            self._look_at_eldest()
+            coming, _ = self._waiting.popitem(last=self._is_crowded)
             if not coming.done():
-                self._note_wait(since)
                 coming.set_result(thing)
                 return True
-        self._is_overloaded = False
+        self._is_crowded = False
         return False
 
     def fail(self, error: BaseException) -> bool:
@@ -118,30 +111,25 @@ class Line(Generic[T]):
         self._waiting.clear()
         self._timer = None
 
-    def _note_wait(self, since: float) -> None:
-        now = asyncio.get_running_loop().time()
-        if now >= self._interval_end:
-            if self._target < self._least_wait < math.inf and not self._is_overloaded:
-                self._is_overloaded = True
-                self._refuse_late()
-            self._interval_end, self._least_wait = now + self._interval, math.inf
-        self._least_wait = min(self._least_wait, now - since)
+    @property
+    def _room(self) -> float:
+        in_time = self._longest / 4 * self._size
+        return max(1, in_time / self._mean_use) if self._mean_use else math.inf
+
+    def _look_at_eldest(self) -> None:
+        since = next(iter(self._waiting.values()))
+        if asyncio.get_running_loop().time() - since > self._target:
+            self._is_crowded = True
 
     def _set_timer(self) -> None:
         if self._timer is None and self._waiting:
             eldest = next(iter(self._waiting.values()))
             loop = asyncio.get_running_loop()
-            self._timer = loop.call_at(eldest + self._limit, self._refuse_late)
-
-    @property
-    def _limit(self) -> float:
-        return self._target / 2 if self._is_overloaded else self._longest
+            self._timer = loop.call_at(eldest + self._longest, self._refuse_late)
 
     def _refuse_late(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        latest = asyncio.get_running_loop().time() - self._limit
+        self._timer = None
+        latest = asyncio.get_running_loop().time() - self._longest
         for coming in [coming for coming, since in self._waiting.items() if since <= latest]:
             self._refuse(coming)
         self._set_timer()

@@ -1,5 +1,6 @@
 """A list of any length as one response, in constant memory."""
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 from typing import Any, ClassVar
@@ -10,6 +11,8 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from stillroom.manager import DatabaseSessionManager
+from stillroom.problems import sqlstate_of
+from stillroom.session import ServiceSession
 
 PART = 2_000
 """How many rows are read at a time; two parts at most are in memory."""
@@ -23,7 +26,8 @@ class _ListResponse(StreamingResponse):
 
     The first part is read before the response starts, so a database that is away is an error
     response. A list of one part is sent whole; an error later on cuts the response, so that no
-    client takes half a list for the whole. A client that leaves ends the query.
+    client takes half a list for the whole. A client that leaves ends the query, and the connection
+    goes on.
     """
 
     opening: ClassVar[bytes]
@@ -48,6 +52,10 @@ class _ListResponse(StreamingResponse):
         self._manager = manager
         self._read = read
         self._is_whole = False
+        self._session: ServiceSession | None = None
+        self._is_reading = False
+        self._has_left = False
+        self._has_ended = asyncio.Event()
         super().__init__(content=(), headers=headers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -65,6 +73,27 @@ class _ListResponse(StreamingResponse):
         if self.background is not None:
             await self.background()
 
+    async def listen_for_disconnect(self, receive: Receive) -> None:
+        """Return when the client has left; what reads the rows is cancelled then.
+
+        The statement under way is ended by PostgreSQL before, for one that is cancelled takes its
+        connection with it.
+        """
+        await super().listen_for_disconnect(receive)
+        self._has_left = True
+        if self._session and self._is_reading and self._session.interrupt(is_reading=True):
+            await asyncio.wait({asyncio.ensure_future(self._has_ended.wait())}, timeout=_STOP)
+
+    async def stream_response(self, send: Send) -> None:
+        """Send all parts; the error of a statement that was ended for who has left is none."""
+        try:
+            await super().stream_response(send)
+        except Exception as error:
+            if not self._has_left or sqlstate_of(error) != _ENDED:
+                raise
+        finally:
+            self._has_ended.set()
+
     async def _parts(self) -> AsyncGenerator[bytes]:
         # One part is held back: only when the rows end is it known to be the last.
         held: bytes | None = None
@@ -73,13 +102,19 @@ class _ListResponse(StreamingResponse):
             self._manager.long_session(read_only=True) as session,
             aclosing(self._read(session, PART)) as parts,
         ):
+            self._session = session
+            self._is_reading = True
             async for part in parts if self._row is None else self._dump(self._row, parts):
                 if not part:
                     continue
                 if held is not None:
-                    self._is_whole = False
+                    self._is_whole = self._is_reading = False
                     yield held
+                    if self._has_left:
+                        return
+                    self._is_reading = True
                 held = (self.opening if held is None else b"") + part
+            self._is_reading = False
         yield self.empty if held is None else held + self.closing
 
     async def _dump(
@@ -115,3 +150,9 @@ async def _chain(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[byte
     yield first
     async for part in rest:
         yield part
+
+
+_STOP = 0.2
+"""Seconds that PostgreSQL has for ending a statement."""
+
+_ENDED = "57014"  # query_canceled
