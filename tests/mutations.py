@@ -336,6 +336,14 @@ MUTATIONS = [
         "tests/fastapi/test_stream.py",
     ),
     Mutation(
+        3,
+        "a client that leaves a stream costs no connection: no more is read",
+        "fastapi/stream.py",
+        "                    if self._has_left:\n                        return\n",
+        "",
+        "tests/fastapi/test_stream.py",
+    ),
+    Mutation(
         5,
         "a change of the schema fails no first statement",
         "engine/plans.py",

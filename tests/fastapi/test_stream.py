@@ -143,25 +143,27 @@ async def test_a_client_that_leaves_a_stream_costs_no_connection(
 
     async def read(session: AsyncSession, size: int) -> AsyncGenerator[list[dict[str, int]]]:
         rows = await session.stream(
-            text("SELECT n, pg_sleep(n / 3) FROM generate_series(1, 4) n"),
-            execution_options={"yield_per": 2, "max_row_buffer": 2},
+            text("SELECT n, pg_sleep(n / 101) FROM generate_series(1, 200) n"),
+            execution_options={"yield_per": size},
         )
-        async for part in rows.mappings().partitions(2):
-            yield [{"n": 1} for _ in part] * size
-            reading.set()
+        async for part in rows.mappings().partitions(10):
+            yield [{"n": 1}]
+            if part[-1]["n"] == 100:  # those that come now take a second each
+                reading.set()
 
     response = JSONArrayResponse(manager, read, dict[str, int])
 
     async def receive() -> Message:
         await (reading if is_reading else left).wait()
-        await asyncio.sleep(0.1 if is_reading else 0)
+        if is_reading:
+            await asyncio.sleep(0.1)
         return {"type": "http.disconnect"}
 
     async def send(message: Message) -> None:
-        if message["type"] == "http.response.body" and not is_reading:
-            left.set()
-            await asyncio.sleep(0.05)
+        if not is_reading and message["type"] == "http.response.body":
+            await left.wait()  # as a server does whose client reads nothing
 
+    asyncio.get_running_loop().call_later(0.1, left.set)
     before = await pid()
     async with asyncio.timeout(10):
         await response({"type": "http", "asgi": {"spec_version": "2.3"}}, receive, send)

@@ -1,14 +1,18 @@
 """Servers are started anew, one after the other, and nobody notices."""
 
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 
+from tests.faults.answer import Answer
 from tests.faults.figure import Figure, Measure, none
 from tests.faults.load import Load, loading
 from tests.faults.stage import Stage, connect, tables
 
 RESTARTS = 50
 CLIENTS = 8
+ROUND = 40.0
+"""Seconds of load at a time."""
 GRACE = 8.0
 """Seconds that `stillroom serve` gives requests to end, by default."""
 
@@ -16,24 +20,19 @@ GRACE = 8.0
 def rolling_restarts(stage: Stage) -> Figure:
     """Stop one of two servers under load and start it on the same port; then the other."""
     took: list[float] = []
+    answers: list[Answer] = []
     with stage.database() as database, ExitStack() as stack:
         url = tables(database)
         servers = [stack.enter_context(stage.server(url)) for _ in range(2)]
         ports = [server.port for server in servers]
-        path = f"/item?name={stage.secret}-{{n}}"
-        common = {"seconds": RESTARTS * 3.5 + 5, "clients": CLIENTS // 4, "secret": stage.secret}
-        loads = [
-            Load(ports=order, method=method, path=path.replace("-", f"-{order[0]}-"), **common)  # type: ignore[arg-type]
-            for order in (ports, ports[::-1])
-            for method in ("GET", "POST")
-        ]
-        with loading(*loads) as under_way:
-            ends = time.monotonic() + RESTARTS * 3.5
-            while len(took) < RESTARTS and time.monotonic() < ends:
-                number = len(took) % 2
-                took.append(servers[number].stop())
-                servers[number] = stack.enter_context(stage.server(url, port=ports[number]))
-            answers = [a for one in under_way for a in stage.note(one.answers())]
+        while len(took) < RESTARTS:
+            ends = time.monotonic() + ROUND - 10
+            with loading(*reads_and_writes(stage, ports, len(took))) as under_way:
+                while len(took) < RESTARTS and time.monotonic() < ends:
+                    number = len(took) % 2
+                    took.append(servers[number].stop())
+                    servers[number] = stack.enter_context(stage.server(url, port=ports[number]))
+                answers += [a for one in under_way for a in stage.note(one.answers())]
         with connect(url) as connection:
             active = "SELECT count(*) FROM pg_stat_activity WHERE state <> 'idle' AND datname = "
             row = connection.execute(
@@ -50,3 +49,19 @@ def rolling_restarts(stage: Stage) -> Figure:
             Measure("longest stop", max(took), "s", at_most=GRACE + 1),
         ],
     )
+
+
+def reads_and_writes(stage: Stage, ports: list[int], number: int) -> Sequence[Load]:
+    """Return the loads of one round: each port is the first for half of the clients."""
+    return [
+        Load(
+            ports=order,
+            method=method,
+            path=f"/item?name={stage.secret}-{number}-{order[0]}-{{n}}",
+            seconds=ROUND,
+            clients=CLIENTS // 4,
+            secret=stage.secret,
+        )
+        for order in (ports, ports[::-1])
+        for method in ("GET", "POST")
+    ]

@@ -30,12 +30,13 @@ class Line(Generic[T]):
     """Let those wait who want one of a fixed number of things.
 
     Who comes first is served first, after `longest` seconds at most. There are never more in the
-    line than could be served within a quarter of that, by what the things are used on average: at
-    one more the eldest is refused. From when the eldest has waited for over `target` seconds, or
-    the line is full, until it is empty, the newest is served first: more is asked for than can be
-    done, and to be fair would be to be late for everybody. So a burst is served as far as there is
-    time; under overload who is served has hardly waited, and who is refused is so the sooner the
-    more come. The order is that of an adaptive LIFO (https://queue.acm.org/detail.cfm?id=2839461).
+    line than could be served within a quarter of that, by what the things are used on average, or
+    than there are things: at one more the eldest is refused. From when the eldest has waited for
+    over `target` seconds, or the line is full, until it is empty, the newest is served first: more
+    is asked for than can be done, and to be fair would be to be late for everybody. So a burst is
+    served as far as there is time; under overload who is served has hardly waited, and who is
+    refused is so the sooner the more come. The order is that of an adaptive LIFO
+    (https://queue.acm.org/detail.cfm?id=2839461).
     """
 
     def __init__(
@@ -113,8 +114,9 @@ class Line(Generic[T]):
 
     @property
     def _room(self) -> float:
+        # As many as there are things may wait in any case: until those are made, for one.
         in_time = self._longest / 4 * self._size
-        return max(1, in_time / self._mean_use) if self._mean_use else math.inf
+        return max(self._size, in_time / self._mean_use) if self._mean_use else math.inf
 
     def _look_at_eldest(self) -> None:
         since = next(iter(self._waiting.values()))
