@@ -516,6 +516,22 @@ MUTATIONS = [
         "tests/fastapi/test_garbage.py",
     ),
     Mutation(
+        7,
+        "one migration of a database runs at a time",
+        "migrations/environment.py",
+        "        lock_migrations(connection)\n",
+        "        pass\n",
+        "tests/migrations/test_lock.py",
+    ),
+    Mutation(
+        7,
+        "who waits to migrate holds no snapshot",
+        "migrations/lock.py",
+        "SELECT pg_try_advisory_lock(:key)",
+        "SELECT pg_advisory_lock(:key) IS NOT NULL",
+        "tests/migrations/test_lock.py",
+    ),
+    Mutation(
         5,
         "database errors are answered as problems",
         "fastapi/answers.py",

@@ -15,6 +15,7 @@ from sqlalchemy.pool import NullPool
 from stillroom.engine import EngineSettings, create_engine
 from stillroom.engine.pooler import goes_through_pooler
 from stillroom.errors import ConfigurationError, StillroomError
+from stillroom.migrations.lock import lock_migrations
 from stillroom.url import parse_url, show_url
 
 LOCK_TIMEOUT = 5.0
@@ -29,8 +30,10 @@ https://www.postgresql.org/docs/current/runtime-config-client.html#GUC-LOCK-TIME
 def run_environment(metadata: MetaData, url: Callable[[], str], **options: Any) -> None:
     """Run the migrations that the `alembic` command, or `upgrade`, asks for.
 
-    This is all that an env.py has to call. The URL never passes through an ini file, so a "%" in
-    a password is no trouble; with ``--sql`` no URL is needed. Each revision is a transaction.
+    This is all that an env.py has to call. From however many processes, one migrates and the others
+    wait for it (`lock_migrations`), and find nothing left to do. The URL never passes through an
+    ini file, so a "%" in a password is no trouble; with ``--sql`` no URL is needed. Each revision
+    is a transaction.
     Raises ConfigurationError, or Alembic's CommandError, for a URL that leads to PgBouncer.
     `options` go to Alembic's context.configure and win over what is chosen here.
     """
@@ -115,6 +118,17 @@ _THROUGH_POOLER = (
 
 
 def _run_migrations(connection: Connection, options: dict[str, Any]) -> None:
+    if _command() not in _READS:
+        lock_migrations(connection)
     context.configure(connection=connection, **options)
     with context.begin_transaction():
         context.run_migrations()
+
+
+def _command() -> str:
+    """Return which command of Alembic runs, where one does."""
+    command: Any = getattr(context.config.cmd_opts, "cmd", None)
+    return command[0].__name__ if command else ""
+
+
+_READS = {"check", "current", "revision"}
