@@ -30,7 +30,7 @@ from tests.mutations import ROOT
 from tests.pgbouncer import DEBIAN, KINDS, LATER, SESSIONS, PgBouncer, run_pgbouncer
 from tests.requests import Load, load
 
-REQUESTS = 2000 if "STILLROOM_FULL" in os.environ else 500
+REQUESTS = 2000 if "STILLROOM_FULL" in os.environ else 200
 """How many requests are sent through each PgBouncer; as many as matter take half a minute."""
 
 MOST_STATEMENTS = 20
