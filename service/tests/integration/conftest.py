@@ -39,7 +39,7 @@ def session_connection(running_server: Server) -> Iterator[psycopg.Connection[An
 @pytest.fixture
 def connection(session_connection: psycopg.Connection[Any]) -> psycopg.Connection[Any]:
     """Give the connection beside the server, whose tables are empty now: it commits for real."""
-    session_connection.execute("TRUNCATE users")
+    session_connection.execute("TRUNCATE users, idempotency_keys")
     return session_connection
 
 

@@ -92,7 +92,7 @@ _KEY = {
     "name": "Idempotency-Key",
     "in": "header",
     "description": "Names the request, so that it may be sent again and is done once.",
+    # No example: the documentation would send it, and twice the same key is once the same request.
     "schema": {"type": "string", "minLength": 1, "maxLength": 255},
-    "example": '"8e03978e-40d5-43e8-bc93-6894a57f9324"',
 }
 _SCHEMA = "#/components/schemas/ProblemDetails"
