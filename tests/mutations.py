@@ -131,7 +131,7 @@ MUTATIONS = [
         "engine/commit.py",
         '    event.listen(engine, "commit", check)\n',
         "",
-        "tests/laws/test_commit_before_response.py",
+        "tests/test_engine.py",
     ),
     Mutation(
         1,
