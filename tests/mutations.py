@@ -470,7 +470,7 @@ MUTATIONS = [
     Mutation(
         4,
         "a prepared statement that the schema has made old is given up",
-        "engine/__init__.py",
+        "engine/plans.py",
         "        context.is_disconnect = True\n",
         "        pass\n",
         "tests/fastapi/test_retry.py",

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from sqlalchemy import URL, Dialect, Engine, event
-from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
+from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
@@ -15,7 +15,7 @@ from stillroom.engine.commit import refuse_lost_commit, settle_lost_commits
 from stillroom.engine.hosts import Hosts
 from stillroom.engine.limits import limited_by_asyncpg, limited_by_psycopg
 from stillroom.engine.outcome import Inquiry
-from stillroom.engine.plans import renew_old_plans
+from stillroom.engine.plans import give_up_old_plans, renew_old_plans
 from stillroom.engine.pool import ConnectionPool
 from stillroom.engine.pooler import Pooler, set_pooler
 from stillroom.engine.reading import READ_ONLY, hold_to_reading
@@ -157,7 +157,7 @@ def _create_engine(
     _connect_by(engine.sync_engine, url, settings, is_read=bool(parameters))
     if url.get_driver_name() == "psycopg":
         event.listen(engine.sync_engine, "checkout", _leave_the_access_mode_open)
-        event.listen(engine.sync_engine, "handle_error", _give_up_old_plans)
+        event.listen(engine.sync_engine, "handle_error", give_up_old_plans)
     return engine
 
 
@@ -237,13 +237,6 @@ def _leave_the_access_mode_open(
     # WRITE: a demoted primary refuses that with another error than the write (0A000, not 25006).
     if connection.read_only is False:
         connection.set_read_only(None)
-
-
-def _give_up_old_plans(context: ExceptionContext) -> None:
-    # A prepared statement whose answer a migration has changed fails for as long as the connection
-    # lives. SQLAlchemy's dialect for asyncpg prepares all of them anew, that for psycopg does not.
-    if "cached plan must not change result type" in str(context.original_exception):
-        context.is_disconnect = True
 
 
 # A session of reads never takes a write, so its server is asked whether it could.

@@ -3,7 +3,7 @@
 from typing import Any
 
 from sqlalchemy import event
-from sqlalchemy.engine import Engine
+from sqlalchemy.engine import Engine, ExceptionContext
 
 
 def renew_old_plans(engine: Engine) -> None:
@@ -27,3 +27,13 @@ def renew_old_plans(engine: Engine) -> None:
         return True
 
     event.listen(engine, "do_execute", execute)
+
+
+def give_up_old_plans(context: ExceptionContext) -> None:
+    """Close a connection of psycopg that has a statement with an old plan; for "handle_error".
+
+    It would fail for as long as the connection lives. SQLAlchemy's dialect for asyncpg prepares all
+    of them anew, that for psycopg does not.
+    """
+    if "cached plan must not change result type" in str(context.original_exception):
+        context.is_disconnect = True
