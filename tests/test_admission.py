@@ -58,7 +58,8 @@ async def test_who_has_waited_long_enough_is_refused() -> None:
 async def test_a_line_is_no_longer_than_can_be_served_soon() -> None:
     """What is known of those before says how many: at one more the eldest is told at once."""
     laboratory = Laboratory(longest=8.0)
-    laboratory.line.note_use(0.9)
+    for _ in range(50):
+        laboratory.line.note_use(0.9)
     waiting = await laboratory.join(2)
     newest = asyncio.create_task(laboratory.line.wait())
 
@@ -68,6 +69,18 @@ async def test_a_line_is_no_longer_than_can_be_served_soon() -> None:
     assert laboratory.line.give("a")
     assert laboratory.line.give("b")
     assert (await newest, await waiting[1]) == ("a", "b")
+
+
+async def test_the_first_uses_of_a_process_say_nothing_of_the_next() -> None:
+    """They are slow: a burst right after the start is no reason to refuse anybody."""
+    laboratory = Laboratory(longest=8.0)
+    laboratory.line.note_use(7.0)
+    waiting = await laboratory.join(10)
+
+    for _ in waiting:
+        assert laboratory.line.give("a")
+
+    assert await asyncio.gather(*waiting) == ["a"] * 10
 
 
 async def test_under_overload_the_newest_is_served_first_and_a_burst_is_served_too() -> None:

@@ -30,8 +30,8 @@ class Line(Generic[T]):
     """Let those wait who want one of a fixed number of things.
 
     Who comes first is served first, after `longest` seconds at most. There are never more in the
-    line than could be served within a quarter of that, by what the things are used on average, or
-    than there are things: at one more the eldest is refused. From when the eldest has waited for
+    line than could be served within a quarter of that, by what the last fifty uses took on
+    average, or than there are things: at one more the eldest is refused. From when the eldest has waited for
     over `target` seconds, or the line is full, until it is empty, the newest is served first: more
     is asked for than can be done, and to be fair would be to be late for everybody. So a burst is
     served as far as there is time; under overload who is served has hardly waited, and who is
@@ -114,9 +114,11 @@ class Line(Generic[T]):
 
     @property
     def _room(self) -> float:
+        # The first uses of a process say little: caches are cold, and a table is made perhaps.
+        if self._uses < _MEMORY or not self._mean_use:
+            return math.inf
         # As many as there are things may wait in any case: until those are made, for one.
-        in_time = self._longest / 4 * self._size
-        return max(self._size, in_time / self._mean_use) if self._mean_use else math.inf
+        return max(self._size, self._longest / 4 * self._size / self._mean_use)
 
     def _look_at_eldest(self) -> None:
         since = next(iter(self._waiting.values()))
