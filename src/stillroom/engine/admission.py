@@ -31,11 +31,11 @@ class Line(Generic[T]):
 
     Who comes first is served first, after `longest` seconds at most. There are never more in the
     line than could be served within a quarter of that, by what the last fifty uses took on
-    average, or than there are things: at one more the eldest is refused. From when the eldest has waited for
-    over `target` seconds, or the line is full, until it is empty, the newest is served first: more
-    is asked for than can be done, and to be fair would be to be late for everybody. So a burst is
-    served as far as there is time; under overload who is served has hardly waited, and who is
-    refused is so the sooner the more come. The order is that of an adaptive LIFO
+    average, or than there are things: at one more the eldest is refused. From when the eldest has
+    waited for over `target` seconds, or the line is full, until it is empty, the newest is served
+    first: more is asked for than can be done, and to be fair would be to be late for everybody. So
+    a burst is served as far as there is time; under overload who is served has hardly waited, and
+    who is refused is so the sooner the more come. The order is that of an adaptive LIFO
     (https://queue.acm.org/detail.cfm?id=2839461).
     """
 
