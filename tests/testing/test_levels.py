@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from threading import Event
 from typing import Any
 
 import asyncpg
@@ -143,9 +144,10 @@ async def test_a_lock_that_is_asked_for_ends_with_its_test(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It is not taken any more when the connection that it is taken on has come about."""
-    open_aside, comes = sandbox.open_aside, asyncio.Event()
+    open_aside, asked, comes = sandbox.open_aside, Event(), asyncio.Event()
 
     async def open_late() -> Backend:
+        asked.set()
         await comes.wait()
         return await open_aside()
 
@@ -154,10 +156,10 @@ async def test_a_lock_that_is_asked_for_ends_with_its_test(
 
     await asyncio.to_thread(running_sandbox.stand_at, "one")
     monkeypatch.setattr(sandbox, "open_aside", open_late)
+    await sandboxed.dispose()  # a connection that is there has taken the other already
     async with sandboxed.connect() as connection:
         locking = asyncio.create_task(connection.execute(text("SELECT pg_advisory_lock(7)")))
-        while not sandbox.connections.may_hold_locks(0):  # noqa: ASYNC110  (another loop tells nobody)
-            await asyncio.sleep(0)
+        assert await asyncio.to_thread(asked.wait, 10)
         await asyncio.to_thread(running_sandbox.stand_at, "two")
         await asyncio.to_thread(running_sandbox.call, let_come())
         with pytest.raises(DBAPIError, match="canceling statement"):
