@@ -105,8 +105,11 @@ class Serve(Command):
 
     def sockets(self) -> int:
         """Count the sockets of the supervisor."""
-        opened = Path(f"/proc/{self.process.pid}/fd").iterdir()
-        return sum(str(one.readlink()).startswith("socket:") for one in opened)
+        number = 0
+        for opened in Path(f"/proc/{self.process.pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # it is closed at this moment
+                number += str(opened.readlink()).startswith("socket:")
+        return number
 
     def refuses(self) -> bool:
         """Say whether nobody listens any more."""
