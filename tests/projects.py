@@ -136,7 +136,11 @@ class Project:
 
     def command(self, *arguments: str) -> list[str]:
         """Return the command line of pytest; tests run in their order unless it says otherwise."""
-        return [sys.executable, "-m", "pytest", "-q", "-p", "no:randomly", *arguments]
+        left_out = ["-p", "no:randomly"]
+        if not any("hypothesis" in it.read_text() for it in self.folder.rglob("*.py")):
+            # For its part in the report it imports all of Hypothesis, in some hundred runs.
+            left_out += ["-p", "no:hypothesispytest"]
+        return [sys.executable, "-m", "pytest", "-q", *left_out, *arguments]
 
     def environ(self, **variables: str) -> dict[str, str]:
         """Return the environment of a run: nothing of pytest or of a database is inherited."""
