@@ -45,6 +45,7 @@ def test_each_finding_says_what_to_do(outcome: Outcome) -> None:
     assert [message for message in quoted if message not in seen] == []
 
 
+@pytest.mark.full
 def test_the_laws_hold_on_psycopg(project: Project) -> None:
     """They need no driver of the application's: the faults are in PostgreSQL."""
     (project.folder / "patterns.py").write_text(_of_psycopg("patterns"))

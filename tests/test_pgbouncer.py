@@ -30,9 +30,6 @@ from tests.mutations import ROOT
 from tests.pgbouncer import DEBIAN, KINDS, LATER, SESSIONS, PgBouncer, run_pgbouncer
 from tests.requests import Load, load
 
-REQUESTS = 2000 if "STILLROOM_FULL" in os.environ else 200
-"""How many requests are sent through each PgBouncer; as many as matter take half a minute."""
-
 MOST_STATEMENTS = 20
 """How many prepared statements a session of PostgreSQL may have."""
 
@@ -356,11 +353,12 @@ async def test_one_that_is_denied_is_told_of(way: Way) -> None:
     await manager.close()
 
 
+@pytest.mark.parametrize("requests", [200, pytest.param(2000, marks=pytest.mark.full)])
 @pytest.mark.parametrize("kind", [DEBIAN, LATER])
 async def test_requests_at_once_meet_no_error_and_leave_no_statements(
-    kind: str, cluster: Cluster, new_database: NewDatabase, tmp_path: Path, capsys: Any
+    kind: str, requests: int, new_database: NewDatabase, tmp_path: Path, capsys: Any
 ) -> None:
-    """2,000 mixed requests of 12 clients of the service, with more clients than sessions."""
+    """Mixed requests of 12 clients of the service, with more clients than sessions."""
     direct, folder = new_database(), tmp_path / "service"
     folder.symlink_to(ROOT / "service")  # what the command says stands beside
     assert migrate(DB_CONFIG=direct).returncode == 0
@@ -368,7 +366,7 @@ async def test_requests_at_once_meet_no_error_and_leave_no_statements(
         loads: dict[str, Load] = {}
         for way, url in (("direct", direct), ("through", pgbouncer.url(direct))):
             with capsys.disabled():
-                loads[way] = await serve_and_load(folder, url, requests=REQUESTS, clients=12)
+                loads[way] = await serve_and_load(folder, url, requests=requests, clients=12)
             assert loads[way].wrong == []
         most = max(statements(pgbouncer, direct).values())
         assert most <= MOST_STATEMENTS

@@ -67,8 +67,8 @@ class Service:
 
 
 SLOWER_WAYS = ["older PostgreSQL", *(f"asyncpg through {kind}" for kind in (DEBIAN, LATER))]
-WAYS = [*DRIVERS, *(SLOWER_WAYS if "STILLROOM_FULL" in os.environ else [])]
-"""The drivers and servers on which each law is tried: all of them in scripts/full."""
+WAYS = [*DRIVERS, *(pytest.param(way, marks=pytest.mark.full) for way in SLOWER_WAYS)]
+"""The drivers and servers on which each law is tried."""
 
 
 @pytest.fixture(scope="module", params=WAYS)

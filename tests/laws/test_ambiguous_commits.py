@@ -1,7 +1,6 @@
 """Law 2 at its hardest: the COMMIT was sent, and its answer was lost."""
 
 import asyncio
-import os
 from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
@@ -16,9 +15,6 @@ from tests.proxy import Loss, Proxy, proxied
 
 PATHS = ["/returned-model", "/inserted", "/returned-response", "/redirect", "/unflushed"]
 LOSSES: list[Loss] = ["answer", "connection", "request", "answer"]
-
-CUTS = 100 if "STILLROOM_FULL" in os.environ else 20
-"""How many COMMITs are cut, for each driver."""
 
 
 @pytest.fixture(scope="module", params=DRIVERS)
@@ -41,14 +37,17 @@ def service_behind_proxy(
     assert "Traceback" not in (text := log.read_text()), text
 
 
-def test_every_retry_gets_the_first_answer(service_behind_proxy: tuple[Service, Proxy]) -> None:
+@pytest.mark.parametrize("cuts", [20, pytest.param(100, marks=pytest.mark.full)])
+def test_every_retry_gets_the_first_answer(
+    service_behind_proxy: tuple[Service, Proxy], cuts: int
+) -> None:
     """Of many cut COMMITs none is called a failure and is there, and nothing is done twice."""
     service, proxy = service_behind_proxy
     proxy.cuts = 0
-    for number in range(CUTS):
-        path = PATHS[number % len(PATHS)]
+    for number in range(cuts):
+        name, path = f"cut-{cuts}-{number}", PATHS[number % len(PATHS)]
         request: dict[str, Any] = {
-            "params": {"name": f"cut-{number}"},
+            "params": {"name": name},
             "headers": {"Idempotency-Key": f'"{uuid4()}"'},
         }
         proxy.cut(b"COMMIT", LOSSES[number % len(LOSSES)])
@@ -56,7 +55,7 @@ def test_every_retry_gets_the_first_answer(service_behind_proxy: tuple[Service, 
         first = service.client.post(path, **request)
 
         was_done = first.status_code < 400
-        assert service.rows(f"cut-{number}") == int(was_done), first.text
+        assert service.rows(name) == int(was_done), first.text
         if not was_done:
             assert (first.status_code, first.json()["code"]) == (503, "database_unavailable")
             assert "retry-after" in first.headers
@@ -64,8 +63,8 @@ def test_every_retry_gets_the_first_answer(service_behind_proxy: tuple[Service, 
         again = service.client.post(path, **request)
         assert again.headers["idempotency-replayed"] == "true"
         assert (again.status_code, again.content) == (first.status_code, first.content)
-        assert service.rows(f"cut-{number}") == 1
-    assert proxy.cuts == CUTS
+        assert service.rows(name) == 1
+    assert proxy.cuts == cuts
     wait_until(lambda: service.in_use() == 0)
     wait_until(lambda: service.open_transactions() == 0)
 

@@ -95,7 +95,9 @@ def test_all_styles_in_one_run(styled: Project, isolation: str) -> None:
     assert outcome.counts == COUNTS, outcome.output
 
 
-@pytest.mark.parametrize(("seed", "way"), [("1", "load"), ("2", "loadfile")])
+@pytest.mark.parametrize(
+    ("seed", "way"), [pytest.param("1", "load", marks=pytest.mark.full), ("2", "loadfile")]
+)
 def test_all_styles_in_any_order_in_two_processes(styled: Project, seed: str, way: str) -> None:
     """pytest-randomly and pytest-xdist: no test needs another one, or a process of its own."""
     order = ("-p", "randomly", f"--randomly-seed={seed}")
