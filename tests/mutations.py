@@ -232,6 +232,14 @@ MUTATIONS = [
     ),
     Mutation(
         2,
+        "a session that has ended before it was needed refuses work",
+        "deferred.py",
+        "            made.close()\n",
+        "            pass\n",
+        "tests/test_deferred.py",
+    ),
+    Mutation(
+        2,
         "an ended session refuses work",
         "manager.py",
         "        close_resets_only=False,\n",

@@ -20,7 +20,7 @@ PARTS = {
     "model": ["model"],
     "postgres": ["postgres"],
     "workers": ["workers"],
-    "manager": ["ending", "engine", "manager", "session", "url"],
+    "manager": ["deferred", "ending", "engine", "manager", "session", "url"],
     "migrations": ["migrations"],
     "problems": ["problems"],
     "json": ["json"],

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session, SessionTransaction
 from sqlalchemy.pool import PoolProxiedConnection
 from sqlalchemy.util import greenlet_spawn
 
+from stillroom.deferred import DeferredSession
 from stillroom.ending import ask_to_end, keep, log_loss, outwait
 from stillroom.engine.commit import inquiry_of
 from stillroom.engine.driver import hang_up, is_busy
@@ -54,7 +55,7 @@ def _note_commit(session: Session) -> None:
     session.info[_HAS_COMMITTED] = True
 
 
-class ServiceSession(AsyncSession):
+class ServiceSession(DeferredSession):
     """End a transaction wholly, whoever is cancelled meanwhile.
 
     It is SQLAlchemy's session in all else. The times are those of `Session.info[TIMEOUT]`.
@@ -90,7 +91,7 @@ class ServiceSession(AsyncSession):
         info = self.info
         if READS not in info or _HAS_ENDED in info or LONGER in info or self.in_transaction():
             return None
-        return self.get_bind().engine
+        return self._engine.sync_engine
 
     @property
     def has_committed(self) -> bool:
@@ -158,7 +159,7 @@ class ServiceSession(AsyncSession):
         try:
             await self._finish(committing, more=_GRACE)
         except UnknownOutcomeError:
-            inquiry = inquiry_of(self.get_bind().engine)
+            inquiry = inquiry_of(self._engine.sync_engine)
             if find is None or inquiry is None or not committing.done():
                 raise
             committing = asyncio.ensure_future(inquiry.repeat(work, find))
@@ -174,7 +175,7 @@ class ServiceSession(AsyncSession):
         """
         self.info[_HAS_ENDED] = True
         if self._has_nothing_to_undo():
-            self.sync_session.close()  # needs no turn of the loop, so nothing can come between
+            self.close_at_rest()  # nothing can come between
         else:
             await self._end(self._close)
 
@@ -188,11 +189,13 @@ class ServiceSession(AsyncSession):
         await self._end(super().invalidate)
 
     def _has_work(self) -> bool:
+        if not self.is_made:
+            return False
         session = self.sync_session
         return bool(self.in_transaction() or session.new or session.dirty or session.deleted)
 
     def _run_alone(self, work: Callable[[Connection], T]) -> T:
-        with self.get_bind().engine.connect() as connection:
+        with self._engine.sync_engine.connect() as connection:
             self.info[_CONNECTION] = connection
             enter_autocommit(connection)
             try:
