@@ -231,6 +231,22 @@ MUTATIONS = [
         "tests/laws/test_nothing_written.py",
     ),
     Mutation(
+        3,
+        "a lone read that fails gives up its connection where that is lost",
+        "engine/reading.py",
+        "        await greenlet_spawn(_raise, error, engine, proxied, statement, parameters)\n",
+        "",
+        "tests/test_json_reads.py",
+    ),
+    Mutation(
+        3,
+        "a connection that was ready a moment ago is looked after where it is stale",
+        "engine/reading.py",
+        "        with suppress(MissingGreenlet):\n",
+        "        if True:\n",
+        "tests/test_json_reads.py",
+    ),
+    Mutation(
         2,
         "a session that has ended before it was needed refuses work",
         "deferred.py",

@@ -1,5 +1,6 @@
 """JSON by the sessions of a manager: as cheap as can be, and within what the session has done."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from decimal import Decimal
 from enum import Enum as PyEnum
@@ -14,6 +15,7 @@ from sqlalchemy import Engine, Enum, Integer, bindparam, event, func, select
 from sqlalchemy.exc import DBAPIError, InvalidRequestError, StatementError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from stillroom.engine.pool import ConnectionPool
 from stillroom.engine.reading import can_read_alone
 from stillroom.json import JSONRow, JSONSelect
 from stillroom.manager import DatabaseSessionManager
@@ -217,6 +219,32 @@ async def test_a_lone_read_that_is_cancelled_leaves_nothing(
     for _ in range(3):
         await cancel(read, by, after=0.2)
         await nothing_left(manager)
+
+
+async def test_more_lone_reads_than_connections_wait(manager: DatabaseSessionManager) -> None:
+    """A connection that does not lie ready is waited for, as everywhere."""
+
+    async def read() -> bytes | None:
+        async with manager.session(read_only=True) as session:
+            return await ONE_JAR.get(session, RED.id)
+
+    found = await asyncio.gather(*(read() for _ in range(50)))
+
+    assert {JarView.model_validate_json(it or b"") == RED for it in found} == {True}
+    await nothing_left(manager)
+
+
+async def test_a_connection_that_has_just_become_stale_is_looked_after(
+    manager: DatabaseSessionManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It lay ready a moment ago, and does no more when it is taken."""
+    async with manager.session(read_only=True) as session:
+        assert await ONE_JAR.get(session, RED.id)
+        # With psycopg nobody asks before it is taken.
+        answers = iter([manager.read_engine.dialect.driver == "asyncpg"])
+        monkeypatch.setattr(ConnectionPool, "is_ready", property(lambda _: next(answers, False)))
+        assert await ONE_JAR.get(session, RED.id)
+    await nothing_left(manager)
 
 
 async def test_who_listens_hears_of_a_lone_read(

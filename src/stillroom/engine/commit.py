@@ -9,7 +9,7 @@ from sqlalchemy.engine import Engine, ExceptionContext
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.util import await_only
 
-from stillroom.engine.driver import is_quiet
+from stillroom.engine.driver import fetch_row, is_quiet
 from stillroom.engine.outcome import Inquiry, Transaction
 from stillroom.errors import StillroomError, UncommittedWritesError
 
@@ -115,22 +115,18 @@ def _identify(proxied: PoolProxiedConnection) -> Transaction:
 
 
 def _row(proxied: PoolProxiedConnection, statement: str) -> Sequence[Any]:
-    # By the driver itself where it can: that costs half of what SQLAlchemy's cursor on it does.
     connection: Any = proxied.dbapi_connection
-    driver_connection: Any = connection.driver_connection
-    if hasattr(driver_connection, "fetchrow"):
+    row: Sequence[Any] | None
+    if hasattr(connection.driver_connection, "fetchrow"):
+        row = await_only(fetch_row(connection, statement))
+    else:
+        cursor = connection.cursor()
         try:
-            row: Sequence[Any] = await_only(driver_connection.fetchrow(statement))
-        except Exception as error:
-            connection._handle_exception(error)
-            raise
-        return row
-    cursor = connection.cursor()
-    try:
-        cursor.execute(statement)
-        row = cursor.fetchone()
-    finally:
-        cursor.close()
+            cursor.execute(statement)
+            row = cursor.fetchone()
+        finally:
+            cursor.close()
+    assert row is not None  # noqa: S101  (it has no FROM)
     return row
 
 

@@ -148,12 +148,14 @@ _STATUS = text(
     "(SELECT stats_reset::text FROM pg_stat_bgwriter) AS history"
 )
 
-# A COMMIT that never arrived: its backend waits for it, and may do so for hours. One that is at its
-# COMMIT is let be, for it may be waiting for a replica: ended then, it would have been committed
-# without. That is also why nothing is ended where the server waits for replicas.
+# A COMMIT that never arrived: its backend waits for it, and may do so for hours. One that is on its
+# way has a moment to come. A backend that is at its COMMIT is let be, for it may be waiting for a
+# replica: ended then, it would have been committed without. That is also why nothing is ended where
+# the server waits for replicas.
 _END_WHAT_IS_IDLE = text(
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
     "WHERE backend_xid = CAST(CAST(CAST(:id AS text) AS xid8) AS xid) "
     "AND datname = current_database() AND state LIKE 'idle in transaction%' "
+    "AND clock_timestamp() - state_change > interval '0.2 seconds' "
     "AND current_setting('synchronous_standby_names') = ''"
 )

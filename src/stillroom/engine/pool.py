@@ -56,6 +56,14 @@ class ConnectionPool(Pool):
         while self._connections < self._size:
             self._make()
 
+    @property
+    def is_ready(self) -> bool:
+        """Say whether a connection lies ready, that is handed out at once."""
+        if not self._idle:
+            return False
+        record, since = self._idle[-1]
+        return time.monotonic() - since <= self._ping_after and not self._is_stale(record)
+
     def size(self) -> int:
         """Return how many connections there may be."""
         return self._size
@@ -113,18 +121,15 @@ class ConnectionPool(Pool):
             self._idle.pop()[0].close()
 
     def _do_get(self) -> ConnectionPoolEntry:
+        if self.is_ready:
+            idle, _ = self._idle.pop()
+            self._in_use[idle] = time.monotonic()
+            return idle
+        self._attend_loop()
         if self._idle:
-            idle, since = self._idle.pop()
-            now = time.monotonic()
-            if now - since <= self._ping_after and not self._is_stale(idle):
-                self._in_use[idle] = now
-                return idle
-            self._attend_loop()
-            self._make(idle)
-        else:
-            self._attend_loop()
-            if self._connections < self._size:
-                self._make()
+            self._make(self._idle.pop()[0])
+        elif self._connections < self._size:
+            self._make()
         try:
             record = await_only(self._line.wait())
         except RefusedError:

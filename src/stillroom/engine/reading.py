@@ -6,15 +6,18 @@ by itself reads what it would read between BEGIN and ROLLBACK, in one round trip
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Connection, event
 from sqlalchemy.engine import Engine
 from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import MissingGreenlet
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
+from sqlalchemy.util import greenlet_spawn
 
-from stillroom.engine.driver import is_quiet
+from stillroom.engine.driver import fetch_row, fetches_rows, is_quiet
 from stillroom.engine.pooler import goes_through_pooler
 from stillroom.errors import ConfigurationError
 
@@ -69,7 +72,7 @@ def can_read_alone(engine: Engine, statement: str) -> bool:
     )
 
 
-def read_alone(
+async def read_alone(
     engine: Engine,
     statement: str,
     parameters: Any,
@@ -77,26 +80,21 @@ def read_alone(
 ) -> Sequence[Any] | None:
     """Return the first row of a statement that needs no transaction, or None.
 
-    It takes the driver's cursor, without SQLAlchemy's Connection and result around it, which cost
-    as much as PostgreSQL's answer. An error is what it would be with them. `note` is told on which
-    connection it runs.
+    It goes without SQLAlchemy's Connection and result, which cost as much as PostgreSQL's answer;
+    with asyncpg without its cursor and, where a connection lies ready, a greenlet too. An error is
+    what it would be with them. `note` is told on which connection it runs.
     """
-    proxied = engine.raw_connection()
+    if not fetches_rows(engine.dialect):
+        return await greenlet_spawn(_read_by_cursor, engine, statement, parameters, note)
+    proxied = await _connection(engine)
     note(proxied)
-    cursor = proxied.cursor()
     try:
-        cursor.execute(statement, parameters)
-        row: Sequence[Any] | None = cursor.fetchone()
-        cursor.close()
+        return await fetch_row(proxied.dbapi_connection, statement, parameters)
     except BaseException as error:
-        is_of_connection = isinstance(error, engine.dialect.loaded_dbapi.Error)
-        if is_of_connection or not isinstance(error, Exception):
-            connection = Connection(engine, proxied)
-            connection._handle_dbapi_exception(error, statement, parameters, cursor, None)
+        await greenlet_spawn(_raise, error, engine, proxied, statement, parameters)
         raise
     finally:
         proxied.close()
-    return row
 
 
 def is_autocommit(connection: Connection) -> bool:
@@ -124,6 +122,53 @@ def leave_autocommit(connection: Connection) -> None:
     if is_autocommit(connection):
         level = connection.dialect.default_isolation_level or "READ COMMITTED"
         connection.dialect.set_isolation_level(_dbapi_connection(connection), level)
+
+
+async def _connection(engine: Engine) -> PoolProxiedConnection:
+    pool: Any = engine.pool
+    if pool.is_ready:
+        # It may have become stale since, within a microsecond; then it is looked after as ever.
+        with suppress(MissingGreenlet):
+            return engine.raw_connection()
+    return await greenlet_spawn(engine.raw_connection)
+
+
+def _read_by_cursor(
+    engine: Engine,
+    statement: str,
+    parameters: Any,
+    note: Callable[[PoolProxiedConnection], None],
+) -> Sequence[Any] | None:
+    proxied = engine.raw_connection()
+    note(proxied)
+    cursor = proxied.cursor()
+    try:
+        cursor.execute(statement, parameters)
+        row: Sequence[Any] | None = cursor.fetchone()
+        cursor.close()
+    except BaseException as error:
+        _raise(error, engine, proxied, statement, parameters)
+        raise
+    finally:
+        proxied.close()
+    return row
+
+
+def _raise(
+    error: BaseException,
+    engine: Engine,
+    proxied: PoolProxiedConnection,
+    statement: str,
+    parameters: Any,
+) -> None:
+    """Raise the error of a driver as a Connection would, which gives up one that is lost."""
+    if isinstance(error, Exception) and not isinstance(error, engine.dialect.loaded_dbapi.Error):
+        return
+    connection = Connection(engine, proxied)
+    try:
+        raise error  # noqa: TRY301  (it is taken from what is handled, and a greenlet handles nothing)
+    except BaseException:  # noqa: BLE001  (this raises it)
+        connection._handle_dbapi_exception(error, statement, parameters, None, None)
 
 
 def _dbapi_connection(connection: Connection) -> DBAPIConnection:

@@ -36,7 +36,7 @@ class ReadyStatement:
             return connection.execute(self.select, dict(values)).first()
         return connection.exec_driver_sql(compiled.sql, compiled.parameters(values)).first()
 
-    def row_alone(
+    async def row_alone(
         self,
         engine: Engine,
         values: Mapping[str, Any],
@@ -45,10 +45,14 @@ class ReadyStatement:
         """Do the same on a connection that is held no longer, of which `note` is told."""
         compiled = self._for(engine.dialect)
         if compiled and compiled.has_all(values) and can_read_alone(engine, compiled.sql):
-            return read_alone(engine, compiled.sql, compiled.parameters(values), note)
-        with engine.connect() as connection:
-            note(connection.connection)
-            return self.row(connection, values)
+            return await read_alone(engine, compiled.sql, compiled.parameters(values), note)
+
+        def read() -> Sequence[Any] | None:
+            with engine.connect() as connection:
+                note(connection.connection)
+                return self.row(connection, values)
+
+        return await greenlet_spawn(read)
 
     def _for(self, dialect: Dialect) -> "_Compiled | None":
         if dialect not in self._compiled:
@@ -62,7 +66,7 @@ async def read_row(
     """Return the first row that a session reads, in one round trip, or None."""
     if isinstance(session, ServiceSession):
         if (engine := session.lone_engine) is not None:
-            return await greenlet_spawn(statement.row_alone, engine, values, session.note)
+            return await statement.row_alone(engine, values, session.note)
         return await session.with_connection(lambda it: statement.row(it, values))
     # Another session may have an engine for each model.
     return (await session.execute(statement.select, dict(values))).first()
