@@ -345,6 +345,14 @@ MUTATIONS = [
     ),
     Mutation(
         4,
+        "a line that is soon served is fair",
+        "engine/admission.py",
+        "self._is_late and not self._is_short",
+        "self._is_late",
+        "tests/test_admission.py",
+    ),
+    Mutation(
+        4,
         "under overload the newest is served first",
         "engine/admission.py",
         "self._waiting.popitem(last=self._is_crowded)",
@@ -431,8 +439,8 @@ MUTATIONS = [
         3,
         "a lone read at its deadline is ended by PostgreSQL",
         "engine/reading.py",
-        "    note(proxied)\n",
-        "",
+        "    proxied = await _connection(engine)\n    note(proxied)\n",
+        "    proxied = await _connection(engine)\n",
         "tests/fastapi/test_deadline.py",
     ),
     Mutation(

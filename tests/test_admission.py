@@ -57,7 +57,7 @@ async def test_who_has_waited_long_enough_is_refused() -> None:
 
 async def test_a_line_is_no_longer_than_can_be_served_soon() -> None:
     """What is known of those before says how many: at one more the eldest is told at once."""
-    laboratory = Laboratory(longest=8.0)
+    laboratory = Laboratory(longest=8.0, target=0.05)
     for _ in range(50):
         laboratory.line.note_use(0.9)
     waiting = await laboratory.join(2)
@@ -98,6 +98,20 @@ async def test_under_overload_the_newest_is_served_first_and_a_burst_is_served_t
     laboratory.line.give("eldest")
     assert await waiting[0] == "eldest"
     waiting[1].cancel()
+
+
+async def test_a_line_that_is_soon_served_is_fair_though_all_are_late() -> None:
+    """The process has paused, and its clients ask again as soon as they are answered."""
+    laboratory = Laboratory(target=0.05)
+    for _ in range(50):
+        laboratory.line.note_use(0.01)
+    waiting = await laboratory.join(3)
+    await asyncio.wait(waiting, timeout=0.1)
+
+    for thing in "abc":
+        laboratory.line.give(thing)
+
+    assert await asyncio.gather(*waiting) == ["a", "b", "c"]
 
 
 async def test_what_comes_for_somebody_who_has_just_left_is_not_lost() -> None:

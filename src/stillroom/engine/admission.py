@@ -32,11 +32,11 @@ class Line(Generic[T]):
     Who comes first is served first, after `longest` seconds at most. There are never more in the
     line than could be served within a quarter of that, by what the last fifty uses took on
     average, or than there are things: at one more the eldest is refused. From when the eldest has
-    waited for over `target` seconds, or the line is full, until it is empty, the newest is served
-    first: more is asked for than can be done, and to be fair would be to be late for everybody. So
-    a burst is served as far as there is time; under overload who is served has hardly waited, and
-    who is refused is so the sooner the more come. The order is that of an adaptive LIFO
-    (https://queue.acm.org/detail.cfm?id=2839461).
+    waited for over `target` seconds, or the line is full, until all of it could be served within
+    that time, the newest is served first: more is asked for than can be done, and to be fair would
+    be to be late for everybody. So a burst is served as far as there is time; under overload who is
+    served has hardly waited, and who is refused is so the sooner the more come. The order is that
+    of an adaptive LIFO (https://queue.acm.org/detail.cfm?id=2839461).
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Line(Generic[T]):
     def give(self, thing: T) -> bool:
         """Give a thing to the next one; return False where nobody waits."""
         while self._waiting:
-            self._look_at_eldest()
+            self._is_crowded = self._is_late and not self._is_short
             coming, _ = self._waiting.popitem(last=self._is_crowded)
             if not coming.done():
                 coming.set_result(thing)
@@ -114,16 +114,27 @@ class Line(Generic[T]):
 
     @property
     def _room(self) -> float:
-        # The first uses of a process say little: caches are cold, and a table is made perhaps.
-        if self._uses < _MEMORY or not self._mean_use:
+        if not self._knows_uses:
             return math.inf
         # As many as there are things may wait in any case: until those are made, for one.
         return max(self._size, self._longest / 4 * self._size / self._mean_use)
 
-    def _look_at_eldest(self) -> None:
+    @property
+    def _is_late(self) -> bool:
         since = next(iter(self._waiting.values()))
-        if asyncio.get_running_loop().time() - since > self._target:
-            self._is_crowded = True
+        return self._is_crowded or asyncio.get_running_loop().time() - since > self._target
+
+    @property
+    def _is_short(self) -> bool:
+        # A pause of the process has made all late, and clients that ask again at once keep a line
+        # from ever being empty: with the newest first some of them would be refused for ever.
+        in_time = self._target * self._size
+        return self._knows_uses and len(self._waiting) * self._mean_use <= in_time
+
+    @property
+    def _knows_uses(self) -> bool:
+        # The first uses of a process say little: caches are cold, and a table is made perhaps.
+        return self._uses == _MEMORY and self._mean_use > 0
 
     def _set_timer(self) -> None:
         if self._timer is None and self._waiting:
