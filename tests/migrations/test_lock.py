@@ -12,6 +12,7 @@ from sqlalchemy import create_engine
 from stillroom.errors import DatabaseUnavailableError
 from stillroom.migrations.lock import lock_migrations
 from tests.migrations.test_environment import alembic, folder, tables
+from tests.processes import eventually
 
 __all__ = ["folder"]
 
@@ -28,6 +29,13 @@ def upgrade():
 """
 
 
+# Those who wait ask for the lock in a transaction, every tenth of a second.
+ASKED = (
+    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
+    "AND application_name = 'stillroom' AND query LIKE 'COMMIT%'"
+)
+
+
 def write_revisions(folder: Path) -> None:
     """Write two, each of which builds an index concurrently."""
     for number, before in ((1, None), (2, '"1"')):
@@ -38,16 +46,27 @@ def write_revisions(folder: Path) -> None:
 def test_of_many_processes_one_migrates(folder: Path, database_url: str) -> None:
     """Each revision runs once, no process fails, and none keeps an index from being built."""
     write_revisions(folder)
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", "alembic", "upgrade", "head"],
-            cwd=folder,
-            env={**os.environ, "DB_CONFIG": database_url},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(4)
-    ]
+    engine = create_engine(database_url.replace("postgresql:", "postgresql+psycopg:"))
+    with engine.connect() as another, psycopg.connect(database_url, autocommit=True) as looking:
+        lock_migrations(another)  # until all have come to it
+
+        def have_asked() -> bool:
+            row = looking.execute(ASKED).fetchone()
+            return row == (4,)
+
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "-m", "alembic", "upgrade", "head"],
+                cwd=folder,
+                env={**os.environ, "DB_CONFIG": database_url},
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for _ in range(4)
+        ]
+        assert eventually(have_asked)
+        assert tables(database_url) == set()
+    engine.dispose()
     said = [process.communicate(timeout=120)[1] for process in processes]
 
     assert [process.returncode for process in processes] == [0, 0, 0, 0], said

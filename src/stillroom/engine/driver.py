@@ -9,8 +9,7 @@ def is_busy(dbapi_connection: Any) -> bool:
     """Say whether a statement is under way on a connection."""
     driver_connection = dbapi_connection.driver_connection
     if _is_of_asyncpg(driver_connection):
-        locked: bool = dbapi_connection._execute_mutex.locked()
-        return locked
+        return busy_lock(dbapi_connection).locked()
     return bool(driver_connection.info.transaction_status == _ACTIVE)
 
 
@@ -36,6 +35,12 @@ def fetches_rows(dialect: Any) -> bool:
     return bool(dialect.driver == "asyncpg")
 
 
+def busy_lock(dbapi_connection: Any) -> asyncio.Lock:
+    """Return what SQLAlchemy's cursor on asyncpg holds during a statement: `is_busy` looks at it."""
+    lock: asyncio.Lock = dbapi_connection._execute_mutex
+    return lock
+
+
 async def fetch_row(
     dbapi_connection: Any, statement: str, parameters: Any = ()
 ) -> Sequence[Any] | None:
@@ -43,13 +48,12 @@ async def fetch_row(
 
     That costs half of what SQLAlchemy's cursor on it does. Errors are those of the cursor.
     """
-    async with dbapi_connection._execute_mutex:  # by which `is_busy` knows
-        try:
-            driver_connection = dbapi_connection.driver_connection
-            row: Sequence[Any] | None = await driver_connection.fetchrow(statement, *parameters)
-        except Exception as error:
-            dbapi_connection._handle_exception(error)
-            raise
+    driver_connection = dbapi_connection.driver_connection
+    try:
+        row: Sequence[Any] | None = await driver_connection.fetchrow(statement, *parameters)
+    except Exception as error:
+        dbapi_connection._handle_exception(error)
+        raise
     return row
 
 

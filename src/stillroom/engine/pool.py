@@ -43,6 +43,7 @@ class ConnectionPool(Pool):
         self._ping_after = ping_after
         self._idle: list[tuple[ConnectionPoolEntry, float]] = []  # since when
         self._in_use: dict[ConnectionPoolEntry, float] = {}  # since when
+        self._reserved: ConnectionPoolEntry | None = None
         self._connections = 0  # those that are being made count, too
         self._making: set[asyncio.Task[None]] = set()
         self._line: Line[ConnectionPoolEntry] = Line(
@@ -63,6 +64,14 @@ class ConnectionPool(Pool):
             return False
         record, since = self._idle[-1]
         return time.monotonic() - since <= self._ping_after and not self._is_stale(record)
+
+    async def reserve(self) -> None:
+        """Wait until a connection is there, and keep it for who asks next: at once, the caller.
+
+        So it is waited for without a greenlet. Raises sqlalchemy.exc.TimeoutError as the pool does.
+        """
+        if not self.is_ready:
+            self._reserved = await self._next()
 
     def size(self) -> int:
         """Return how many connections there may be."""
@@ -121,17 +130,23 @@ class ConnectionPool(Pool):
             self._idle.pop()[0].close()
 
     def _do_get(self) -> ConnectionPoolEntry:
-        if self.is_ready:
-            idle, _ = self._idle.pop()
-            self._in_use[idle] = time.monotonic()
-            return idle
+        if self._reserved is not None:
+            record, self._reserved = self._reserved, None
+        elif self.is_ready:
+            record, _ = self._idle.pop()
+        else:
+            record = await_only(self._next())
+        self._in_use[record] = time.monotonic()
+        return record
+
+    async def _next(self) -> ConnectionPoolEntry:
         self._attend_loop()
         if self._idle:
             self._make(self._idle.pop()[0])
         elif self._connections < self._size:
             self._make()
         try:
-            record = await_only(self._line.wait())
+            return await self._line.wait()
         except RefusedError:
             msg = (
                 f"All {self._size} connections of the pool are in use, and {len(self._line)} "
@@ -139,8 +154,6 @@ class ConnectionPool(Pool):
                 "shorter, or the pool larger."
             )
             raise PoolTimeoutError(msg) from None
-        self._in_use[record] = time.monotonic()
-        return record
 
     def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
         self._line.note_use(time.monotonic() - self._in_use.pop(record))

@@ -6,7 +6,6 @@ by itself reads what it would read between BEGIN and ROLLBACK, in one round trip
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
@@ -17,7 +16,7 @@ from sqlalchemy.exc import MissingGreenlet
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 from sqlalchemy.util import greenlet_spawn
 
-from stillroom.engine.driver import fetch_row, fetches_rows, is_quiet
+from stillroom.engine.driver import busy_lock, fetch_row, fetches_rows, is_quiet
 from stillroom.engine.pooler import goes_through_pooler
 from stillroom.errors import ConfigurationError
 
@@ -89,7 +88,8 @@ async def read_alone(
     proxied = await _connection(engine)
     note(proxied)
     try:
-        return await fetch_row(proxied.dbapi_connection, statement, parameters)
+        async with busy_lock(proxied.dbapi_connection):
+            return await fetch_row(proxied.dbapi_connection, statement, parameters)
     except BaseException as error:
         await greenlet_spawn(_raise, error, engine, proxied, statement, parameters)
         raise
@@ -126,11 +126,11 @@ def leave_autocommit(connection: Connection) -> None:
 
 async def _connection(engine: Engine) -> PoolProxiedConnection:
     pool: Any = engine.pool
-    if pool.is_ready:
-        # It may have become stale since, within a microsecond; then it is looked after as ever.
-        with suppress(MissingGreenlet):
-            return engine.raw_connection()
-    return await greenlet_spawn(engine.raw_connection)
+    await pool.reserve()
+    try:
+        return engine.raw_connection()
+    except MissingGreenlet:  # it has become stale since, within a microsecond, and is made anew
+        return await greenlet_spawn(engine.raw_connection)
 
 
 def _read_by_cursor(
