@@ -36,7 +36,7 @@ def fetches_rows(dialect: Any) -> bool:
 
 
 def busy_lock(dbapi_connection: Any) -> asyncio.Lock:
-    """Return what SQLAlchemy's cursor on asyncpg holds during a statement: `is_busy` looks at it."""
+    """Return what SQLAlchemy holds during a statement of asyncpg: `is_busy` looks at it."""
     lock: asyncio.Lock = dbapi_connection._execute_mutex
     return lock
 
