@@ -42,7 +42,7 @@ ORDINARY = User(*pwd.getpwnam("daemon")[2:4])
 OLDER = Path("/usr/lib/postgresql/15/bin")
 
 
-@pytest.fixture(params=[None, OLDER], ids=["found", "15"])
+@pytest.fixture(params=[None, pytest.param(OLDER, marks=pytest.mark.full)], ids=["found", "15"])
 def bin_folder(request: pytest.FixtureRequest) -> Path | None:
     """Give the programs that are found, and those of an older PostgreSQL."""
     folder: Path | None = request.param

@@ -83,7 +83,7 @@ def styled(project: Project) -> Project:
     return project
 
 
-@pytest.mark.parametrize("isolation", ["sandbox", "clone"])
+@pytest.mark.parametrize("isolation", ["sandbox", pytest.param("clone", marks=pytest.mark.full)])
 def test_all_styles_in_one_run(styled: Project, isolation: str) -> None:
     """Whatever runs the loop, each test has what is its own.
 

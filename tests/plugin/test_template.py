@@ -136,6 +136,7 @@ def test_nothing_need_be_kept(fresh: Project) -> None:
     assert _built(fresh) != _built(fresh)
 
 
+@pytest.mark.full
 def test_each_postgresql_has_its_own(fresh: Project, older_cluster: Cluster) -> None:
     """A run on an older version neither uses nor takes away what the other one has."""
     older = {"STILLROOM_POSTGRES_BIN": str(Path(older_cluster.psql_command("")[0]).parent)}
