@@ -347,8 +347,8 @@ MUTATIONS = [
         4,
         "a line that is soon served is fair",
         "engine/admission.py",
-        "self._is_late and not self._is_short",
-        "self._is_late",
+        " and not self._is_short",
+        "",
         "tests/test_admission.py",
     ),
     Mutation(

@@ -35,9 +35,9 @@ class EngineSettings:
     found to fit where several processes share a database. It is fixed: overflow connections would
     be closed on return and opened anew under load, which costs half of the throughput. Who finds
     none free waits for `pool_timeout` at most; no more wait than could be served in a quarter of
-    it, and from when one waits for longer than `queue_target` the newest is served first
-    (`stillroom.engine.admission.Line`). A connection that lay
-    unused for longer than `ping_after` is pinged before it is handed out, so a restart of an idle
+    it, and from when one waits for longer than `queue_target` the newest is served first, until all
+    could be served within that (`stillroom.engine.admission.Line`). A connection that lay unused
+    for longer than `ping_after` is pinged before it is handed out, so a restart of an idle
     database fails no request, and a busy pool pays no round trip for that. With `settle_commits` a
     transaction says its id before COMMIT, which is a round trip, so that PostgreSQL can be asked
     what became of it where the connection is lost.

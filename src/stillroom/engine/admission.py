@@ -84,7 +84,7 @@ class Line(Generic[T]):
     def give(self, thing: T) -> bool:
         """Give a thing to the next one; return False where nobody waits."""
         while self._waiting:
-            self._is_crowded = self._is_late and not self._is_short
+            self._is_crowded = (self._is_crowded or self._is_late) and not self._is_short
             coming, _ = self._waiting.popitem(last=self._is_crowded)
             if not coming.done():
                 coming.set_result(thing)
@@ -122,7 +122,7 @@ class Line(Generic[T]):
     @property
     def _is_late(self) -> bool:
         since = next(iter(self._waiting.values()))
-        return self._is_crowded or asyncio.get_running_loop().time() - since > self._target
+        return asyncio.get_running_loop().time() - since > self._target
 
     @property
     def _is_short(self) -> bool:
