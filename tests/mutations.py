@@ -1224,7 +1224,7 @@ MUTATIONS = [
     Mutation(
         8,
         "a Ctrl-C leaves no test half undone",
-        "testing/isolation.py",
+        "testing/isolation/sandbox.py",
         "with uninterrupted(), self.cost.measured():",
         "with self.cost.measured():",
         "tests/plugin/test_end.py",
@@ -1352,7 +1352,7 @@ MUTATIONS = [
     Mutation(
         8,
         "a canary does not take what goes on for what was left",
-        "testing/isolation.py",
+        "testing/isolation/sandbox.py",
         "if found and was_at_rest and not sandbox.is_at_rest:",
         "if not found and was_at_rest and not sandbox.is_at_rest:",
         "tests/plugin/test_canary.py",

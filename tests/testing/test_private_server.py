@@ -8,10 +8,10 @@ from typing import Any, cast
 import asyncpg
 import pytest
 
-from stillroom.testing.clones import CloneIsolation
 from stillroom.testing.databases import Databases
 from stillroom.testing.databases.server import PrivateServer
 from stillroom.testing.databases.template import Template, TemplateError
+from stillroom.testing.isolation.clone import CloneIsolation
 from stillroom.testing.loop import SharedLoop
 
 

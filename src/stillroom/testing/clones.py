@@ -1,27 +1,20 @@
 """Databases of a test's own: copied ahead of time, and dropped behind."""
 
 import asyncio
-import threading
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
 import asyncpg
-from sqlalchemy import Dialect
 
 from stillroom.errors import StillroomError
-from stillroom.testing.cost import Cost
 from stillroom.testing.databases import Databases
 from stillroom.testing.databases.server import Server
 from stillroom.testing.databases.template import Template
-from stillroom.testing.engines import DatabaseTarget, Target
-from stillroom.testing.engines.places import Place
 from stillroom.testing.loop import SharedLoop
 from stillroom.testing.sandbox.statements import Statement, read_statements
 from stillroom.testing.wire.relay import Relay, Settings
-from stillroom.testing.wire.transport import AnyLoop
 
 _AHEAD = 3
 """How many clones wait for tests to come."""
@@ -32,144 +25,25 @@ _FORESEEN = 10
 _BEHIND = 20
 """How many databases of tests that have ended may be there, while clones are waited for."""
 
+_LINGERING = 5
+"""With how many connections a test that has ended may be connected for a moment longer."""
 
-class CloneIsolation:
-    """Give each scope that connects a database of its own, a copy of that of the scope around it.
+_REST, _RESTS = 0.006, 2
+"""How long, in seconds, a test that begins is left alone by what is made and dropped meanwhile."""
 
-    So what a fixture of a module commits is in the databases of all tests of the module. What
-    holds a connection over such a copy loses it: PostgreSQL copies no database that is in use.
-    """
-
-    def __init__(
-        self, loop: SharedLoop, server: Server, databases: Databases, template: Template
-    ) -> None:
-        self.cost = Cost()
-        self._clones = _Clones(loop, server, databases, template)
-        self._levels = [_Level("run", None, self._clones, self.cost)]
-
-    def expect(self, number: int) -> None:
-        """Make clones in the background: so many tests with one are to come."""
-        self._clones.expected = number
-
-    def note(self, sent: Sequence[str]) -> None:
-        """Take the statements of a test that has ended: the next one's may be alike."""
-        self._clones.sent = sent
-
-    def stand_at(self, levels: Sequence[str]) -> Target:
-        """Drop the databases of the scopes that are not named."""
-        self._clones.foresee()
-        kept = self._count_kept(levels)
-        for level in reversed(self._levels[kept:]):
-            level.end()
-        del self._levels[kept:]
-        for key in levels[kept - 1 :]:
-            self._levels.append(_Level(key, self._levels[-1], self._clones, self.cost))
-        return self._levels[-1]
-
-    def has_work(self, levels: Sequence[str]) -> bool:
-        """Say whether scopes that are not named have a database."""
-        return any(level.has_database for level in self._levels[self._count_kept(levels) :])
-
-    def url(self) -> str:
-        """Return the URL of the database of the innermost scope."""
-        return self._levels[-1].url()
-
-    def keep(self) -> str:
-        """Let the database of the innermost scope outlive the run."""
-        return self._levels[-1].keep()
-
-    def close(self) -> None:
-        """Drop all."""
-        for level in reversed(self._levels):
-            level.end()
-        self._clones.close()
-
-    def _count_kept(self, levels: Sequence[str]) -> int:
-        kept = 1  # the run itself
-        for level, key in zip(self._levels[1:], levels, strict=False):
-            if level.key != key:
-                break
-            kept += 1
-        return kept
-
-
-class _Level:
-    """A scope, and its database if something in it has connected."""
-
-    def __init__(self, key: str, around: "_Level | None", clones: "_Clones", cost: Cost) -> None:
-        self.key = key
-        self._around = around
-        self._clones = clones
-        self._cost = cost
-        self._name: str | None = None
-        self._target: DatabaseTarget | None = None
-        self._relay: Relay | None = None
-        self._lock = threading.RLock()
-
-    @property
-    def place(self) -> Place | None:
-        return None if self._target is None else self._target.place
-
-    def direct(self, dialect: Dialect, arguments: dict[str, Any]) -> None:
-        self._open().direct(dialect, arguments)
-
-    def url(self) -> str:
-        return self._open().url.render_as_string(hide_password=False)
-
-    @property
-    def has_database(self) -> bool:
-        return self._name is not None
-
-    def keep(self) -> str:
-        name, self._name = self._name or "", None
-        if name:
-            self._clones.leave(name)
-        return name
-
-    def end(self) -> None:
-        if self._target is not None:
-            with self._cost.measured():
-                self.disconnect()
-                if self._name is not None:
-                    self._clones.drop(self._name)
-            self._name = None
-
-    def disconnect(self) -> None:
-        if self._relay is not None:
-            self._clones.settings = self._relay.settings
-            self._clones.loop.call(self._relay.close())
-
-    def _open(self) -> DatabaseTarget:
-        with self._lock:
-            if self._target is None:
-                with self._cost.measured():
-                    source = self._source()
-                    clone = self._clones.take() if source is None else self._clones.copy(source)
-                self._cost.tests += 1
-                self._name, self._relay = clone.name, clone.relay
-                wires = AnyLoop(self._clones.loop, clone.relay.accept)
-                self._target = DatabaseTarget(clone.url, wires)
-            return self._target
-
-    def _source(self) -> str | None:
-        """Return the database of the nearest scope around that has one, with nobody in it."""
-        around = self._around
-        while around is not None and around._name is None:
-            around = around._around
-        if around is None:
-            return None
-        around.disconnect()
-        return around._name
+_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, StillroomError)
 
 
 @dataclass(frozen=True)
-class _Clone:
+class Clone:
+    """A copy of a database, and the connections to it."""
+
     name: str
     url: str
     relay: Relay
 
 
-class _Clones:
+class Clones:
     """Make copies of the template in the background, and drop what is not needed any more.
 
     One of both at a time; what a test waits for goes first.
@@ -178,6 +52,7 @@ class _Clones:
     def __init__(
         self, loop: SharedLoop, server: Server, databases: Databases, template: Template
     ) -> None:
+        """Take what they are made of; nothing is made before `foresee` or `take`."""
         self.loop = loop
         self.server = server
         self.expected = 0
@@ -188,9 +63,9 @@ class _Clones:
         self._databases = databases
         self._template = template
         self._source = ""
-        self._ready: deque[_Clone] = deque()
-        self._waiting: deque[asyncio.Future[_Clone]] = deque()
-        self._behind: deque[str] = deque()
+        self._ready: deque[Clone] = deque()
+        self._waiting: deque[asyncio.Future[Clone]] = deque()
+        self._behind: deque[tuple[str | None, Relay]] = deque()
         self._worker: asyncio.Task[None] | None = None
 
     def foresee(self) -> None:
@@ -199,18 +74,18 @@ class _Clones:
             self._source = self._template.name
             self.loop.call_soon(self._work)
 
-    def take(self) -> _Clone:
+    def take(self) -> Clone:
         """Return a clone."""
         self._source = self._template.name
         return self.loop.call(self._take())
 
-    def copy(self, source: str) -> _Clone:
+    def copy(self, source: str) -> Clone:
         """Return a copy of a database that is not the template."""
         return self.loop.call(self._copy(source))
 
-    def drop(self, name: str) -> None:
-        """Drop a database, later."""
-        self.loop.call(self._drop(name))
+    def drop(self, name: str | None, relay: Relay) -> None:
+        """Hang up; the server learns of it later, and drops the database, if it has to go."""
+        self.loop.call(self._drop(name, relay))
 
     def leave(self, name: str) -> None:
         """Let a database outlive the run."""
@@ -220,31 +95,35 @@ class _Clones:
         """Stop working; who made the databases drops what is left of them."""
         self.loop.call(self._close())
 
-    async def _take(self) -> _Clone:
+    async def _take(self) -> Clone:
         self.expected -= 1
         if self._ready:
             self._work()
             return self._ready.popleft()
-        waiting: asyncio.Future[_Clone] = asyncio.get_running_loop().create_future()
+        waiting: asyncio.Future[Clone] = asyncio.get_running_loop().create_future()
         self._waiting.append(waiting)
         self._work()
         return await waiting
 
-    async def _copy(self, source: str) -> _Clone:
+    async def _copy(self, source: str) -> Clone:
         await self._databases.disconnect(source)
         return await self._create(source)
 
-    async def _create(self, source: str) -> _Clone:
+    async def _create(self, source: str) -> Clone:
         name = await self._databases.create(source)
         url = self.server.url(name)
-        return _Clone(name, url, Relay({"dsn": url}))
+        return Clone(name, url, Relay({"dsn": url}))
 
-    async def _drop(self, name: str) -> None:
-        self._behind.append(name)
+    async def _drop(self, name: str | None, relay: Relay) -> None:
+        relay.lose()
+        self._behind.append((name, relay))
+        if len(relay.connections) > _LINGERING:
+            await relay.close()
         self._work()
 
     async def _close(self) -> None:
         self.expected = 0
+        await self._hang_up()
         self._behind.clear()
         if self._worker is not None:
             await self._worker
@@ -256,7 +135,9 @@ class _Clones:
             self._worker = asyncio.ensure_future(self._run())
 
     async def _run(self) -> None:
+        await self._rest()
         while True:
+            await self._hang_up()
             if len(self._behind) > _BEHIND:
                 await self._drop_one()
             elif self._waiting or len(self._ready) < min(_AHEAD, self.expected):
@@ -266,16 +147,33 @@ class _Clones:
             else:
                 return
 
+    async def _rest(self) -> None:
+        """Leave the machine to a test that begins: most soon wait for something."""
+        for _ in range(_RESTS):
+            if self._waiting or len(self._ready) < min(_AHEAD, self.expected) - 1:
+                return
+            with suppress(*_ERRORS):  # who makes a clone is told
+                # By the server's clock: this loop has nobody who would wake it at a time.
+                await self._databases.execute("SELECT pg_sleep($1)", _REST)
+
     def _foreseen(self) -> list[Statement]:
         """Return what the test to come may send: it is like the last one."""
         found = [read_statements(sql) for sql in dict.fromkeys(self.sent)]
         return [statements[0] for statements in found if len(statements) == 1][:_FORESEEN]
 
+    async def _hang_up(self) -> None:
+        """End the connections of tests that have ended: an end costs the server some time."""
+        for _, relay in list(self._behind):
+            await relay.close()
+
     async def _drop_one(self) -> None:
         # Where that fails tests go on, and clones are made for them. What was not dropped is still
         # among what the run has made: its end tries again, and says then what is wrong.
-        with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError, StillroomError):
-            await self._databases.drop(self._behind.popleft())
+        name, relay = self._behind.popleft()
+        with suppress(*_ERRORS):
+            await relay.close()
+            if name is not None:
+                await self._databases.drop(name)
 
     async def _make(self) -> None:
         try:

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Any, ParamSpec
 
 from stillroom.errors import StillroomError
-from stillroom.testing.clones import CloneIsolation
 from stillroom.testing.databases import Databases
 from stillroom.testing.databases.server import Server
 from stillroom.testing.databases.template import Schema, Template
@@ -19,7 +18,9 @@ from stillroom.testing.engines import (
     install,
     take_strays,
 )
-from stillroom.testing.isolation import Isolation, SandboxIsolation
+from stillroom.testing.isolation import Isolation
+from stillroom.testing.isolation.clone import CloneIsolation
+from stillroom.testing.isolation.sandbox import SandboxIsolation
 from stillroom.testing.loop import SharedLoop
 from stillroom.testing.queries import QueryLog
 

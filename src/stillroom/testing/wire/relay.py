@@ -58,6 +58,11 @@ class Relay:
         self.connections[self._numbers] = connection
         return connection
 
+    def lose(self) -> None:
+        """Tell the application that its connections have ended; `close` tells the server."""
+        for connection in self.connections.values():
+            connection.lose()
+
     async def close(self) -> None:
         """Hang up all that are open."""
         for connection in list(self.connections.values()):
@@ -100,6 +105,9 @@ class _RelayedConnection:
     def hang_up(self) -> None:
         self._ending = asyncio.ensure_future(self.end())
 
+    def lose(self) -> None:
+        self._wire.lose()
+
     async def end(self) -> None:
         self._relay.connections.pop(self._number, None)
         if self._opening is not None:
@@ -107,7 +115,7 @@ class _RelayedConnection:
         if self._backend is not None:
             await self._backend.close()
             self._backend = None
-        self._wire.lose()
+        self.lose()
 
     async def _start(self, code: int, body: bytes) -> None:
         if code == messages.CANCEL_REQUEST:

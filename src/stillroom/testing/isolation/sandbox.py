@@ -1,9 +1,9 @@
-"""How the work of one test is kept from the others."""
+"""The isolation of the sandbox: one transaction of one database, which is rolled back."""
 
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from sqlalchemy import Dialect
 
@@ -18,42 +18,6 @@ from stillroom.testing.loop import SharedLoop
 from stillroom.testing.refusal import Refusal
 from stillroom.testing.sandbox import Sandbox
 from stillroom.testing.wire.transport import AnyLoop
-
-
-class Isolation(Protocol):
-    """Give the scopes of a run (session, module, class, test) what their work is done in."""
-
-    @property
-    def cost(self) -> Cost:
-        """Return what it has cost."""
-        ...
-
-    def stand_at(self, levels: Sequence[str]) -> Target:
-        """Leave the scopes that are not named, undoing their work; say where engines go now.
-
-        The scopes are named from the widest on. What one needs is made when it first connects.
-        """
-        ...
-
-    def has_work(self, levels: Sequence[str]) -> bool:
-        """Say whether something was done in scopes that are not named."""
-        ...
-
-    def url(self) -> str:
-        """Return the URL of the database of the innermost scope."""
-        ...
-
-    def keep(self) -> str:
-        """Let what was committed outlive the run; return the name of the database.
-
-        It is empty where nothing has connected. What fixtures commit when they end is not in a
-        sandbox that was kept; in a clone it is.
-        """
-        ...
-
-    def close(self) -> None:
-        """End all scopes."""
-        ...
 
 
 class SandboxIsolation:
