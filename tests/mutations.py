@@ -1079,6 +1079,23 @@ MUTATIONS = [
     ),
     Mutation(
         8,
+        "connections to a database of a test's own end with the test",
+        "testing/clones.py",
+        "        relay.lose()\n",
+        "",
+        "tests/plugin/test_clones.py::test_a_database_of_its_own_beside_the_sandbox",
+    ),
+    Mutation(
+        8,
+        "the places of many connections are free before the next test",
+        "testing/clones.py",
+        "if len(relay.connections) > _LINGERING:",
+        "if False:",
+        "tests/testing/test_private_server.py::"
+        "test_many_connections_are_closed_before_the_next_test",
+    ),
+    Mutation(
+        8,
         "tests that differ on clones are found",
         "testing/comparison.py",
         "clone.get(name, _NOT_RUN).kind",

@@ -89,6 +89,29 @@ async def test_the_databases_of_earlier_tests_are_dropped():
         assert (await connection.execute(text(sql))).scalar() < 30
 
 
+big_engine = create_async_engine("postgresql+asyncpg://", pool_size=30)
+
+
+@pytest.mark.parametrize("time", range(8))
+@pytest.mark.asyncio
+async def test_with_many_connections(time):
+    connections = await asyncio.gather(*(big_engine.connect() for _ in range(30)))
+    for connection in connections:
+        await connection.close()
+
+
+held = []
+
+
+@TWICE
+@pytest.mark.asyncio(loop_scope="session")
+async def test_a_connection_that_was_kept_open_has_ended(time):
+    assert all(connection.is_closed() for connection in held)
+    async with module_engine.connect() as connection:
+        held.append((await connection.get_raw_connection()).driver_connection)
+    assert not held[-1].is_closed()
+
+
 @pytest.fixture
 def session_of_psycopg(database_url):
     with psycopg.connect(database_url.replace("+asyncpg", "")) as connection:
@@ -146,8 +169,8 @@ def test_a_database_of_its_own_beside_the_sandbox(project: Project) -> None:
 
     outcome = project.run()
 
-    assert outcome.counts == "41 passed", outcome.output
-    assert "): 41 tests in databases of their own" in outcome.output
+    assert outcome.counts == "51 passed", outcome.output
+    assert "): 51 tests in databases of their own" in outcome.output
 
 
 def test_what_wider_scopes_have_committed_is_in_each(project: Project) -> None:

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import asyncpg
 import pytest
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from stillroom.testing.databases import Databases
 from stillroom.testing.databases.server import PrivateServer
@@ -102,6 +103,33 @@ def test_a_clone_that_cannot_be_dropped_stops_no_other(
     clones.close()
     assert first in databases.made
     shared.call(databases.close())
+
+
+async def test_many_connections_are_closed_before_the_next_test(
+    server: PrivateServer, shared: SharedLoop
+) -> None:
+    """The server has places for so many, and the next test may want them all."""
+    databases = Databases(server)
+    clones = CloneIsolation(
+        shared, server, databases, Template(OneTable(), shared, server, databases)
+    )
+    target = clones.stand_at(["first"])
+    arguments: dict[str, Any] = {}
+    await asyncio.to_thread(
+        target.direct, create_async_engine("postgresql+asyncpg://").dialect, arguments
+    )
+    opened = [await cast("Any", asyncpg).connect(**arguments) for _ in range(30)]
+    counted = "SELECT count(*) FROM pg_stat_activity WHERE datname = $1"
+    first = name_in(await asyncio.to_thread(clones.url))
+    assert await opened[0].fetchval(counted, first) == 30
+
+    await asyncio.to_thread(clones.stand_at, ["second"])
+
+    relay = clones._levels[0]._clones._behind[0][1]
+    assert not relay.connections
+    assert all(connection.is_closed() for connection in opened)
+    await asyncio.to_thread(clones.close)
+    await asyncio.to_thread(shared.call, databases.close())
 
 
 async def test_what_is_planned_ahead_is_not_done(server: PrivateServer, shared: SharedLoop) -> None:
