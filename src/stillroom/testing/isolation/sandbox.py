@@ -48,13 +48,16 @@ class SandboxIsolation:
 
     def stand_at(self, levels: Sequence[str]) -> Target:
         """Roll back what was done in the scopes that are not named."""
-        self._levels = tuple(levels)
+        wanted = tuple(levels)
         if self._opened is not None:
             sandbox = self._opened.sandbox
-            self.cost.tests += sandbox.has_work(levels)
-            with uninterrupted(), self.cost.measured():
-                if not self._loop.at_once(sandbox.stand_at_once, levels):
-                    self._loop.call(sandbox.stand_at(levels))
+            # Asked before each fixture of a test, of which the first alone makes a difference.
+            if wanted != self._levels or sandbox.backend.is_gone:
+                self.cost.tests += sandbox.has_work(wanted)
+                with uninterrupted(), self.cost.measured():
+                    if not self._loop.at_once(sandbox.stand_at_once, wanted):
+                        self._loop.call(sandbox.stand_at(wanted))
+        self._levels = wanted  # in the end: what was interrupted is done again
         return self
 
     def has_work(self, levels: Sequence[str]) -> bool:
