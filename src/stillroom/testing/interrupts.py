@@ -23,7 +23,9 @@ def uninterrupted() -> Generator[None]:
         yield
         return
     handlers = {
-        number: handler for number in _INTERRUPTS if callable(handler := signal.getsignal(number))
+        int(number): handler
+        for number in _INTERRUPTS
+        if callable(handler := signal.getsignal(number))
     }
     came: dict[int, FrameType | None] = {}
     for number in handlers:
@@ -70,6 +72,6 @@ class _Deferring:
 
 
 _ALARM = [signal.SIGALRM] if hasattr(signal, "SIGALRM") else []
-_INTERRUPTS = [int(number) for number in (signal.SIGINT, *_ALARM)]
+_INTERRUPTS = [signal.SIGINT, *_ALARM]
 _MOMENT = 0.001
 """Seconds after which an alarm that came too early comes again."""
