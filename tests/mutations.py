@@ -1079,6 +1079,14 @@ MUTATIONS = [
     ),
     Mutation(
         8,
+        "a fixture of a wider scope ends without the last test",
+        "pytest_plugin.py",
+        "node.addfinalizer(partial(run.stand_at, scopes_of(node)))",
+        "pass",
+        "tests/plugin/test_clones.py",
+    ),
+    Mutation(
+        8,
         "connections to a database of a test's own end with the test",
         "testing/clones.py",
         "        relay.lose()\n",

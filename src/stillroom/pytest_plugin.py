@@ -8,6 +8,8 @@ import argparse
 import os
 import warnings
 from collections.abc import Callable, Generator, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -196,6 +198,10 @@ def pytest_runtest_teardown(
     if (run := run_of(item)) is None:
         return (yield)
     run.take_refusals()  # a test that has failed needs no second reason
+    for node in set(item.listchain()[:-1]) - set(nextitem.listchain() if nextitem else ()):
+        # What is registered last comes first: the fixtures of a scope end without the last test.
+        with suppress(AssertionError):  # of a scope that could not begin
+            node.addfinalizer(partial(run.stand_at, scopes_of(node)))
     try:
         result = yield
         _fail_by_refusals(run, item)

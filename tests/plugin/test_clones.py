@@ -133,17 +133,23 @@ TWICE = pytest.mark.parametrize("time", [1, 2])
 
 @pytest.fixture(scope="session")
 def of_the_session():
-    return asyncio.run(add(module_engine, "session"))
+    asyncio.run(add(module_engine, "session"))
+    yield
+    asyncio.run(check(before=1))
 
 
 @pytest.fixture(scope="module")
 def of_the_module(of_the_session):
-    return asyncio.run(add(module_engine, "module"))
+    asyncio.run(add(module_engine, "module"))
+    yield
+    asyncio.run(check(before=2))
 
 
 @pytest.fixture(scope="class")
 def of_the_class(of_the_module):
-    return asyncio.run(add(module_engine, "class"))
+    asyncio.run(add(module_engine, "class"))
+    yield
+    asyncio.run(check(before=3))
 
 
 @TWICE

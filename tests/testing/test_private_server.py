@@ -122,10 +122,12 @@ async def test_many_connections_are_closed_before_the_next_test(
     counted = "SELECT count(*) FROM pg_stat_activity WHERE datname = $1"
     first = name_in(await asyncio.to_thread(clones.url))
     assert await opened[0].fetchval(counted, first) == 30
+    relay = clones._levels[-1]._relay
+    clones._clones._may_rest = True  # as where clones are ready
 
     await asyncio.to_thread(clones.stand_at, ["second"])
 
-    relay = clones._levels[0]._clones._behind[0][1]
+    assert relay is not None
     assert not relay.connections
     assert all(connection.is_closed() for connection in opened)
     await asyncio.to_thread(clones.close)

@@ -31,6 +31,9 @@ _LINGERING = 5
 _REST, _RESTS = 0.006, 2
 """How long, in seconds, a test that begins is left alone by what is made and dropped meanwhile."""
 
+_GENERIC_PLAN = 16
+"""The first version of PostgreSQL that plans without values: EXPLAIN (GENERIC_PLAN)."""
+
 _ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, StillroomError)
 
 
@@ -67,6 +70,7 @@ class Clones:
         self._waiting: deque[asyncio.Future[Clone]] = deque()
         self._behind: deque[tuple[str | None, Relay]] = deque()
         self._worker: asyncio.Task[None] | None = None
+        self._may_rest = False
 
     def foresee(self) -> None:
         """Begin to make the clones that are expected, if the template is there."""
@@ -97,6 +101,7 @@ class Clones:
 
     async def _take(self) -> Clone:
         self.expected -= 1
+        self._may_rest = bool(self._ready)
         if self._ready:
             self._work()
             return self._ready.popleft()
@@ -106,6 +111,7 @@ class Clones:
         return await waiting
 
     async def _copy(self, source: str) -> Clone:
+        self._may_rest = False  # the next test may ask for one too, and waits for it
         await self._databases.disconnect(source)
         return await self._create(source)
 
@@ -150,7 +156,8 @@ class Clones:
     async def _rest(self) -> None:
         """Leave the machine to a test that begins: most soon wait for something."""
         for _ in range(_RESTS):
-            if self._waiting or len(self._ready) < min(_AHEAD, self.expected) - 1:
+            is_short = len(self._ready) < min(_AHEAD, self.expected) - 1
+            if self._waiting or is_short or not self._may_rest:
                 return
             with suppress(*_ERRORS):  # who makes a clone is told
                 # By the server's clock: this loop has nobody who would wake it at a time.
@@ -158,13 +165,16 @@ class Clones:
 
     def _foreseen(self) -> list[Statement]:
         """Return what the test to come may send: it is like the last one."""
+        if int(self._databases.version.partition(".")[0]) < _GENERIC_PLAN:
+            return []
         found = [read_statements(sql) for sql in dict.fromkeys(self.sent)]
         return [statements[0] for statements in found if len(statements) == 1][:_FORESEEN]
 
     async def _hang_up(self) -> None:
         """End the connections of tests that have ended: an end costs the server some time."""
         for _, relay in list(self._behind):
-            await relay.close()
+            with suppress(*_ERRORS):  # the server has ended it
+                await relay.close()
 
     async def _drop_one(self) -> None:
         # Where that fails tests go on, and clones are made for them. What was not dropped is still

@@ -130,7 +130,7 @@ class Run:
             target = default.stand_at(levels)
             self._unlike(default).stand_at([])
         else:
-            default.stand_at(levels[:-1])
+            default.stand_at(levels)  # what a thread of an earlier test does there goes with it
             target = chosen.stand_at(levels[-1:])
         self._isolation = chosen
         self._is_between = False

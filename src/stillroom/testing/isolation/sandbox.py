@@ -48,16 +48,15 @@ class SandboxIsolation:
 
     def stand_at(self, levels: Sequence[str]) -> Target:
         """Roll back what was done in the scopes that are not named."""
-        wanted = tuple(levels)
+        self._levels = tuple(levels)
         if self._opened is not None:
             sandbox = self._opened.sandbox
             # Asked before each fixture of a test, of which the first alone makes a difference.
-            if wanted != self._levels or sandbox.backend.is_gone:
-                self.cost.tests += sandbox.has_work(wanted)
+            if not sandbox.stands_at(levels):
+                self.cost.tests += sandbox.has_work(levels)
                 with uninterrupted(), self.cost.measured():
-                    if not self._loop.at_once(sandbox.stand_at_once, wanted):
-                        self._loop.call(sandbox.stand_at(wanted))
-        self._levels = wanted  # in the end: what was interrupted is done again
+                    if not self._loop.at_once(sandbox.stand_at_once, levels):
+                        self._loop.call(sandbox.stand_at(levels))
         return self
 
     def has_work(self, levels: Sequence[str]) -> bool:

@@ -103,6 +103,10 @@ class Sandbox:
                 self._leave(kept)
                 await self._note_rollback(Session(0))
 
+    def stands_at(self, levels: Sequence[str]) -> bool:
+        """Say whether these are the levels already; called from any thread."""
+        return self._levels.wanted == ("run", *levels) and not self.backend.is_gone
+
     def has_work(self, levels: Sequence[str]) -> bool:
         """Say whether a level has been entered that is not named; called from any thread."""
         return self._levels.kept(("run", *levels)) < len(self._levels)
