@@ -185,7 +185,7 @@ def test_it_means_what_pydantic_writes(
     model = _model(names, is_aliased=is_aliased)
     statement = select(Thing).order_by(Thing.place, Thing.id)
 
-    async def both() -> tuple[bytes, bytes]:
+    async def all_three() -> tuple[bytes, bytes, bytes]:
         engine = create_async_engine(url, poolclass=NullPool)
         async with AsyncSession(engine) as session:
             session.add_all(Thing(**row) for row in rows)
@@ -193,25 +193,33 @@ def test_it_means_what_pydantic_writes(
             session.expire_all()
             found = (await session.scalars(statement)).all()
             plain = [model.model_validate(row) for row in found]
+            select_ = JSONSelect(statement, model)
             return (
-                await JSONSelect(statement, model).all(session),
+                await select_.all(session),
+                b"".join([part async for part in select_.in_lines(session, 10)]),
                 TypeAdapter(list[Any]).dump_json(plain, by_alias=True),
             )
 
-    ours, pydantics = asyncio.run(both())
-    assert _read(ours, names, is_aliased=is_aliased) == _read(
-        pydantics, names, is_aliased=is_aliased
-    )
+    ours, lines, pydantics = asyncio.run(all_three())
+    expected = _read(pydantics, names, is_aliased=is_aliased)
+    assert _read(ours, names, is_aliased=is_aliased) == expected
+    array = b"[" + lines.replace(b"\n", b",") + b"]"
+    assert _read(array, names, is_aliased=is_aliased) == expected
 
 
 def _model(names: list[str], *, is_aliased: bool) -> type[BaseModel]:
     fields: dict[str, Any] = {}
     for name in names:
         kind = VALUES[name][0]
-        alias = f"the {name}" if is_aliased else None
+        alias = _alias(name) if is_aliased else None
         fields[name] = (kind if name == "place" else kind | None, Field(serialization_alias=alias))
     config = ConfigDict(from_attributes=True)
     return create_model("Generated", __config__=config, **fields)
+
+
+def _alias(name: str) -> str:
+    """Return a name that has what means something to SQL, to a driver or to JSON."""
+    return f"{name}: it's 9 %(s), :1, $1, \\, 'ü', \"q\""
 
 
 def _read(answer: bytes, names: list[str], *, is_aliased: bool) -> list[dict[str, Any]]:
@@ -220,9 +228,9 @@ def _read(answer: bytes, names: list[str], *, is_aliased: bool) -> list[dict[str
                "hour": time.fromisoformat, "amount": Decimal}  # fmt: skip
     objects: list[dict[str, Any]] = json.loads(answer)
     for found in objects:
-        assert list(found) == [f"the {name}" if is_aliased else name for name in names]
+        assert list(found) == [_alias(name) if is_aliased else name for name in names]
         for name, reader in readers.items():
-            key = f"the {name}" if is_aliased else name
+            key = _alias(name) if is_aliased else name
             if found.get(key) is not None:
                 assert isinstance(found[key], str)
                 found[key] = reader(found[key])

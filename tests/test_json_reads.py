@@ -270,7 +270,7 @@ async def test_who_listens_hears_of_a_lone_read(
         event.listen(engine, "before_cursor_execute", note)
         assert engine._has_events
         assert await ONE_JAR.get(session, RED.id)
-    assert ["row_to_json" in statement for statement in heard] == [True]
+    assert ["convert_to" in statement for statement in heard] == [True]
 
 
 @pytest.mark.parametrize("read_only", [True, False])

@@ -17,7 +17,16 @@ from stillroom.joins import AnySelect
 from stillroom.json.conversion import JSONOf
 from stillroom.json.copy import copy_lines
 from stillroom.json.insert import JSONInsert
-from stillroom.json.rows import array_from, as_line, lines_of_few, object_from, rows_of, utf8
+from stillroom.json.rows import (
+    array_from,
+    array_text_from,
+    line_from,
+    lines_of_few,
+    object_from,
+    rows_of,
+    text_from,
+    utf8,
+)
 from stillroom.json.statement import ReadyStatement, read_row
 from stillroom.model import Model
 
@@ -40,10 +49,10 @@ class JSONSelect:
     def __init__(self, statement: AnySelect, model: type[BaseModel]) -> None:
         """Take a select, whose bind parameters get their values later, and the model."""
         rows = rows_of(statement, model)
-        self._each = select(utf8(object_from(rows)))
+        self._each = select(utf8(text_from(rows)))
         self._first = ReadyStatement(self._each.limit(literal_column("1")))
-        self._all = ReadyStatement(select(utf8(array_from(rows))))
-        self._lines = select(as_line(object_from(rows)))
+        self._all = ReadyStatement(select(utf8(array_text_from(rows))))
+        self._lines = select(line_from(rows))
         self._few = ReadyStatement(lines_of_few(self._lines, bindparam(_MOST, type_=Integer)))
         self._were_many = False
 

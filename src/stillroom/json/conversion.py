@@ -109,7 +109,7 @@ def _convert_float(column: ColumnElement[Any]) -> ColumnElement[Any] | None:
         return None
     real: ColumnElement[Any] = cast(column, Double)
     for none in ("NaN", "Infinity", "-Infinity"):  # what JSON does not have Pydantic writes as null
-        real = func.nullif(real, literal_column(f"'{none}'::float8"))
+        real = func.nullif(real, literal_column(f"'{none}'::float8"), type_=Double)
     return real
 
 
@@ -125,8 +125,8 @@ def _convert_datetime(column: ColumnElement[Any]) -> ColumnElement[Any] | None:
     kind = "timestamptz" if has_zone else "timestamp"
     finite = _finite(column, kind, "0001-01-01 00:00:00+00", "9999-12-31 23:59:59.999999+00")
     if has_zone:
-        return func.to_char(func.timezone("UTC", finite), _DATETIME + '"Z"')
-    return func.to_char(finite, _DATETIME)
+        return func.to_char(func.timezone("UTC", finite), _DATETIME + '"Z"', type_=Text)
+    return func.to_char(finite, _DATETIME, type_=Text)
 
 
 def _convert_date(column: ColumnElement[Any]) -> ColumnElement[Any] | None:

@@ -9,7 +9,7 @@ from sqlalchemy import CTE, Column, Connection, bindparam, insert, inspect, sele
 from sqlalchemy.orm import Mapper, aliased
 
 from stillroom.errors import ConfigurationError
-from stillroom.json.rows import object_from, rows_of, utf8
+from stillroom.json.rows import rows_of, text_from, utf8
 from stillroom.json.statement import ReadyStatement
 from stillroom.model import Model
 
@@ -37,7 +37,7 @@ class JSONInsert:
         self._keys = [
             self._mapper.get_property_by_column(it).key for it in self._mapper.primary_key
         ]
-        self._row = ReadyStatement(select(utf8(object_from(rows_of(entity.row(), model)))))
+        self._row = ReadyStatement(select(utf8(text_from(rows_of(entity.row(), model)))))
         _refuse_events(self._mapper)
         self._statement(frozenset(self._defaults))  # what does not fit the model is found now
 
@@ -78,7 +78,7 @@ class JSONInsert:
                 msg = f"{unknown[0]!r} is no column of {self._mapper.class_.__name__}"
                 raise TypeError(msg)
             rows = select(aliased(self._mapper.class_, self._inserted(names)))
-            each = select(utf8(object_from(rows_of(rows, self._model))))
+            each = select(utf8(text_from(rows_of(rows, self._model))))
             self._statements[names] = ReadyStatement(each)
         return self._statements[names]
 

@@ -1,15 +1,29 @@
 """The rows of a select as JSON: a column for each field of a model, and objects made of them."""
 
 from collections.abc import Iterator
+from functools import reduce
+from json import dumps
+from operator import add
 from typing import Any
 
 from pydantic import BaseModel
 from sqlalchemy import (
+    JSON,
+    Boolean,
+    Column,
     ColumnElement,
+    Date,
+    DateTime,
+    Float,
     FromClause,
+    Integer,
     LargeBinary,
+    Numeric,
+    String,
     Subquery,
     Text,
+    Time,
+    Uuid,
     case,
     cast,
     func,
@@ -62,15 +76,35 @@ def array_from(rows: NamedFromClause) -> ColumnElement[Any]:
     return func.coalesce(func.json_agg(object_from(rows)), literal_column("'[]'::json"))
 
 
+def text_from(rows: NamedFromClause) -> ColumnElement[str]:
+    """Return each row as the text of a JSON object: what `object_from` makes, in less time.
+
+    row_to_json() looks up how a type is written for each value anew.
+    """
+    parts: list[ColumnElement[str]] = []
+    for name, column in rows.c.items():
+        before = "," if parts else "{"
+        parts += [_literal(f"{before}{dumps(name, ensure_ascii=False)}:"), _text_of(column)]
+    return reduce(add, [*parts, _literal("}" if parts else "{}")])
+
+
+def array_text_from(rows: NamedFromClause) -> ColumnElement[str]:
+    """Return all rows as the text of one JSON array."""
+    objects = func.coalesce(func.string_agg(text_from(rows), _literal(",")), _literal(""))
+    return _literal("[") + objects + _literal("]")
+
+
 def utf8(json: ColumnElement[Any]) -> ColumnElement[bytes]:
     """Return JSON as bytes: the drivers would decode text, which is encoded for the response."""
     return func.convert_to(cast(json, Text), literal_column("'UTF8'"), type_=LargeBinary)
 
 
-def as_line(json: ColumnElement[Any]) -> ColumnElement[str]:
-    """Return JSON as text without a line break, which it may have between its words alone."""
+def line_from(rows: NamedFromClause) -> ColumnElement[str]:
+    """Return what `text_from` does, without a line break: it may have those of a JSON column."""
+    line = text_from(rows)
+    if all(isinstance(column.type, _OF_ONE_LINE) for column in rows.c):
+        return line
     # Much faster than translate() where there is none, as nearly always.
-    line: ColumnElement[str] = cast(json, Text)
     for character in (r"E'\n'", r"E'\r'"):
         line = func.replace(line, literal_column(character), literal_column("' '"), type_=Text)
     return line
@@ -82,6 +116,23 @@ def lines_of_few(lines: AnySelect, most: ColumnElement[int]) -> AnySelect:
     text = func.string_agg(some.c[0], literal_column(r"E'\n'"))
     text = func.coalesce(text, literal_column("''"))
     return select(case((func.count() <= most, utf8(text)))).select_from(some)
+
+
+def _text_of(column: ColumnElement[Any]) -> ColumnElement[str]:
+    """Return the JSON of a value as text, which to_json() writes unless it is that of a column."""
+    text: ColumnElement[str] = cast(column, Text)
+    is_stored = all(isinstance(it, Column) for it in column.base_columns)
+    if is_stored and isinstance(column.type, Uuid):
+        text = _literal('"') + text + _literal('"')
+    elif not (is_stored and isinstance(column.type, _AS_TEXT)):
+        text = cast(func.to_json(column), Text)
+    return func.coalesce(text, _literal("null"), type_=Text)
+
+
+def _literal(text: str) -> ColumnElement[str]:
+    """Return a constant as part of the statement: a bound one would be sent each time."""
+    quoted = text.replace("'", "''")
+    return literal_column(f"'{quoted}'", type_=Text)
 
 
 def _named(statement: AnySelect, rows: FromClause) -> dict[str, ColumnElement[Any]]:
@@ -104,3 +155,10 @@ def _made_nullable(statement: AnySelect) -> Iterator[str]:
     for name, column in statement.selected_columns.items():
         if outer & set(column.base_columns) or column in outer:
             yield name
+
+
+_AS_TEXT = (Integer, Boolean, JSON)
+"""The types of columns whose text is their JSON."""
+
+_OF_ONE_LINE = (Integer, Boolean, String, Uuid, Date, DateTime, Time, Numeric, Float)
+"""The types whose JSON has no line break: one in a string is escaped."""
