@@ -1087,6 +1087,14 @@ MUTATIONS = [
     ),
     Mutation(
         8,
+        "what is written into the sandbox beside a clone goes with the test",
+        "testing/run.py",
+        "            default.stand_at(levels)  #",
+        "            default.stand_at(levels[:-1])  #",
+        "tests/plugin/test_clones.py",
+    ),
+    Mutation(
+        8,
         "connections to a database of a test's own end with the test",
         "testing/clones.py",
         "        relay.lose()\n",

@@ -169,6 +169,41 @@ def test_after_the_class(of_the_session, time):
 """
 
 
+LEFT = """
+import pytest
+from checks import check, module_engine
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+kept = []
+
+
+async def test_that_leaves_its_connection():
+    async with module_engine.connect() as connection:
+        kept.append((await connection.get_raw_connection()).driver_connection)
+
+
+@pytest.mark.stillroom(isolation="clone")
+async def test_in_which_it_is_used():
+    await kept[0].execute("INSERT INTO users (email) VALUES ('left')")
+    await check()
+
+
+async def test_that_comes_after():
+    await check()
+"""
+
+
+def test_what_is_written_into_the_sandbox_beside_a_clone_goes_with_the_test(
+    project: Project,
+) -> None:
+    """A thread or a task of an earlier test may do so, at any time."""
+    project.write(checks=styles.CHECKS, test_left=LEFT)
+
+    outcome = project.run()
+
+    assert outcome.counts == "3 passed", outcome.output
+
+
 def test_a_database_of_its_own_beside_the_sandbox(project: Project) -> None:
     """Real commits, which psycopg and other processes see, by pools that outlive the test."""
     project.write(checks=styles.CHECKS, test_own=OWN)
