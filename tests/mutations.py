@@ -272,6 +272,14 @@ MUTATIONS = [
     ),
     Mutation(
         3,
+        "a connection that comes after the end of its session is given back",
+        "session.py",
+        "        connection.close()  # nobody will",
+        "        # nobody will",
+        "tests/test_manager.py",
+    ),
+    Mutation(
+        3,
         "the connection of a COMMIT that hangs leaves the pool",
         "session.py",
         "    connection.detach()  # its place",

@@ -3,13 +3,14 @@
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import anyio
 import psycopg
 import pytest
-from sqlalchemy import MetaData, String, text
+from sqlalchemy import MetaData, String, TextClause, text
 from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -436,18 +437,37 @@ async def test_a_session_that_ends_while_a_task_still_uses_it_harms_nobody(
 ) -> None:
     """A forgotten task loses its connection; the next ones to come get a whole one."""
     is_lost = manager.engine.dialect.driver == "asyncpg"  # psycopg is waited for
+    sleep = text(f"SELECT pg_sleep({30 if is_lost else 0.3})")
     for _ in range(5):
         async with manager.session(read_only=read_only) as session:
             if not read_only:
                 await Jar.create(session, name="never")
-            query = text("SELECT count(*) FROM generate_series(1, 3000000)")
-            forgotten = asyncio.create_task(session.execute(query))
-            await asyncio.sleep(0.05)
+            forgotten = asyncio.create_task(session.execute(sleep))
+            await running(manager, sleep)
         for _ in range(5):
             async with manager.session(read_only=read_only) as other:
                 assert await Jar.get_all(other) == []
         await asyncio.wait({forgotten})
         assert forgotten.exception() is not None or not is_lost
+
+    await nothing_left(manager)
+    await manager.close()
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+async def test_a_session_that_ends_while_a_task_waits_for_its_connection_harms_nobody(
+    manager: DatabaseSessionManager, read_only: bool
+) -> None:
+    """The connection that comes goes back to the pool, and the task learns why."""
+    async with AsyncExitStack() as others:
+        for _ in range(3):
+            other = await others.enter_async_context(manager.session(read_only=read_only))
+            await other.execute(text("SELECT 1"))
+        async with manager.session(read_only=read_only) as session:
+            forgotten = asyncio.create_task(session.execute(text("SELECT 1")))
+            await asyncio.sleep(0)
+    with pytest.raises(InvalidRequestError, match="has ended while a task"):
+        await forgotten
 
     await nothing_left(manager)
     await manager.close()
@@ -526,6 +546,17 @@ async def make_commits_slow(manager: DatabaseSessionManager, seconds: float) -> 
                 "DEFERRED FOR EACH ROW EXECUTE FUNCTION sleep_at_commit()"
             )
         )
+
+
+async def running(manager: DatabaseSessionManager, statement: TextClause) -> None:
+    """Wait until PostgreSQL is at a statement."""
+    query = text("SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query = :query")
+    with anyio.fail_after(5):
+        while True:
+            async with manager.session() as session:
+                if await session.scalar(query, {"query": str(statement)}):
+                    return
+            await asyncio.sleep(0.01)
 
 
 async def nothing_left(manager: DatabaseSessionManager) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, event, text
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, InvalidRequestError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session, SessionTransaction
 from sqlalchemy.pool import PoolProxiedConnection
@@ -46,6 +46,9 @@ class TrackedSession(Session):
 @event.listens_for(TrackedSession, "after_begin")
 def _remember(session: Session, _transaction: SessionTransaction, connection: Connection) -> None:
     session.info[_CONNECTION] = connection
+    if _HAS_ENDED in session.info:
+        connection.close()  # nobody will end this session once more
+        raise InvalidRequestError(_ENDED)
     if (seconds := session.info.get(LONGER)) is not None:
         connection.exec_driver_sql(f"SET LOCAL statement_timeout = {seconds * 1000:.0f}")
 
@@ -341,6 +344,10 @@ _LEFT_BEHIND = "stillroom.left_behind"
 _GRACE = 1.0  # seconds
 _LAST_MOMENT = 0.05  # seconds
 
+_ENDED = (
+    "The session has ended while a task of its user waited for its connection; nothing was done. "
+    "Await such a task before the session ends, or give it a session of its own."
+)
 _NOT_ANSWERED = (
     "PostgreSQL has not answered a COMMIT in time; its outcome is unknown. Look whether the work "
     "is there before it is done again."
