@@ -198,7 +198,7 @@ def pytest_runtest_teardown(
     if (run := run_of(item)) is None:
         return (yield)
     run.take_refusals()  # a test that has failed needs no second reason
-    for node in set(item.listchain()[:-1]) - set(nextitem.listchain() if nextitem else ()):
+    for node in _ending(item, nextitem):
         # What is registered last comes first: the fixtures of a scope end without the last test.
         with suppress(AssertionError):  # of a scope that could not begin
             node.addfinalizer(partial(run.stand_at, scopes_of(node)))
@@ -220,7 +220,7 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Show the SQL of a test that has failed, and what was refused in it."""
     report = yield
-    if (run := run_of(item)) is None or not report.failed:
+    if not report.failed or (run := run_of(item)) is None:
         return report
     if sent := run.queries.report():
         report.sections.append(("SQL that the test sent", sent))
@@ -286,6 +286,13 @@ def _offer_fixtures(config: pytest.Config) -> None:
         if isinstance(fixture, kind) and name not in taken:
             setattr(offered, name, fixture)
     config.pluginmanager.register(offered, "stillroom-fixtures")
+
+
+def _ending(item: pytest.Item, nextitem: pytest.Item | None) -> set[Any]:
+    """Return the wider scopes that end with a test."""
+    if nextitem is not None and nextitem.parent is item.parent:
+        return set()
+    return set(item.listchain()[:-1]) - set(nextitem.listchain() if nextitem else ())
 
 
 def _fail_by_refusals(run: "Run", item: pytest.Item) -> None:

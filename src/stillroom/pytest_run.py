@@ -1,6 +1,7 @@
 """The run of a project's tests: whether there is one, and what of it a test has."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,15 +68,21 @@ def asked_isolation(item: pytest.Item) -> str | None:
     """Return the isolation that a test asks for; None where its marker says nothing."""
     marker = item.get_closest_marker("stillroom")
     if marker is None:
-        own = getattr(getattr(item, "cls", None), "stillroom_isolation", None)
-        return own or str(item.config.getoption("--stillroom-isolation"))
+        if _UNMARKED not in item.stash:
+            own = getattr(getattr(item, "cls", None), "stillroom_isolation", None)
+            item.stash[_UNMARKED] = own or str(item.config.getoption("--stillroom-isolation"))
+        return item.stash[_UNMARKED]
     isolation = marker.kwargs.get("isolation")
     return None if marker.args or isolation not in ISOLATIONS else str(isolation)
 
 
-def scopes_of(node: Any) -> list[str]:
+def scopes_of(node: Any) -> Sequence[str]:
     """Return the scopes that the node is within, the session apart, from the widest on."""
-    return [f"{type(it).__name__} {it.nodeid}" for it in node.listchain()[1:]]
+    stash: pytest.Stash = node.stash
+    if _SCOPES not in stash:
+        chain = node.listchain()[1:]
+        stash[_SCOPES] = tuple(f"{type(it).__name__} {it.nodeid}" for it in chain)
+    return stash[_SCOPES]
 
 
 def migrations_folder(config: pytest.Config) -> Path:
@@ -110,6 +117,10 @@ def _schema(config: pytest.Config) -> "Schema":
 
     return Revisions(migrations_folder(config))
 
+
+# Asked several times for each test. A marker is not kept: a fixture may add one.
+_SCOPES: pytest.StashKey[Sequence[str]] = pytest.StashKey()
+_UNMARKED: pytest.StashKey[str] = pytest.StashKey()
 
 _WITHOUT_TESTS = (
     "help",

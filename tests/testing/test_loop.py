@@ -11,6 +11,27 @@ import pytest
 from stillroom.testing.loop import SharedLoop
 
 
+class CheckedLock:
+    """A lock that fails where its holder would wait for itself."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._holder = 0
+
+    def __enter__(self) -> None:
+        assert self._holder != threading.get_ident(), "it would wait for itself"
+        self._lock.acquire()
+        self._holder = threading.get_ident()
+
+    def __exit__(self, *_: object) -> None:
+        self._holder = 0
+        self._lock.release()
+
+    def locked(self) -> bool:
+        """Say whether anybody holds it."""
+        return self._lock.locked()
+
+
 async def thread() -> int:
     """Return the thread in which the loop runs, after it has been left once."""
     await asyncio.sleep(0)
@@ -118,9 +139,12 @@ def test_two_threads_run_it_one_at_a_time(shared: SharedLoop) -> None:
     assert not met
 
 
-def test_what_comes_from_within_waits_for_nothing(shared: SharedLoop) -> None:
+def test_what_comes_from_within_waits_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """A finalizer may run at any line of the loop's work, and write: that would wait for itself."""
     called: list[bytes] = []
+    shared = SharedLoop()
+    monkeypatch.setattr(shared, "_lock", CheckedLock())
+    shared.start()
 
     def answer(data: bytes) -> bytes:
         called.append(data)
@@ -130,6 +154,7 @@ def test_what_comes_from_within_waits_for_nothing(shared: SharedLoop) -> None:
         return shared.at_once(answer, b"within")
 
     assert (shared.call(work()), shared.at_once(answer, b"beside")) == (None, b"an answer")
+    shared.stop()
     assert called == [b"beside"]
 
 

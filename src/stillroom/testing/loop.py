@@ -104,16 +104,16 @@ class SharedLoop:
         loop runs, be it that this call comes from within it: a finalizer may write at any line.
         """
         self._check()
-        if self._posted or not self._lock.acquire(blocking=False):
+        if self._posted or self._lock.locked():
             return None
         running = asyncio._get_running_loop()
-        try:
-            if running is None:  # a finalizer must not run a loop of its own in here
-                asyncio._set_running_loop(self._loop)
-            return callback(*args)
-        finally:
-            asyncio._set_running_loop(running)
-            self._lock.release()
+        with self._lock:  # whoever has taken it since lets go of it soon
+            try:
+                if running is None:  # a finalizer must not run a loop of its own in here
+                    asyncio._set_running_loop(self._loop)
+                return callback(*args)
+            finally:
+                asyncio._set_running_loop(running)
 
     def answer(
         self, loop: asyncio.AbstractEventLoop, callback: Callable[..., object], *args: Any

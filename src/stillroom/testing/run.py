@@ -128,13 +128,15 @@ class Run:
         )
         if chosen is default:
             target = default.stand_at(levels)
-            self._unlike(default).stand_at([])
+            if self._isolation is not default:
+                self._unlike(default).stand_at([])
         else:
             default.stand_at(levels)  # what a thread of an earlier test does there goes with it
             target = chosen.stand_at(levels[-1:])
         self._isolation = chosen
         self._is_between = False
         direct_to(target)
+        self._clones.foresee()
 
     def stand_between(self, levels: Sequence[str]) -> None:
         """Leave the scopes that are not named, between two tests.

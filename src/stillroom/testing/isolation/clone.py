@@ -36,13 +36,16 @@ class CloneIsolation:
         """Make clones in the background: so many tests with one are to come."""
         self._clones.expected = number
 
+    def foresee(self) -> None:
+        """Begin to make them, if the template is there already."""
+        self._clones.foresee()
+
     def note(self, sent: Sequence[str]) -> None:
         """Take the statements of a test that has ended: the next one's may be alike."""
         self._clones.sent = sent
 
     def stand_at(self, levels: Sequence[str]) -> Target:
         """Drop the databases of the scopes that are not named."""
-        self._clones.foresee()
         kept = self._count_kept(levels)
         for level in reversed(self._levels[kept:]):
             level.end()

@@ -49,14 +49,9 @@ class SandboxIsolation:
     def stand_at(self, levels: Sequence[str]) -> Target:
         """Roll back what was done in the scopes that are not named."""
         self._levels = tuple(levels)
-        if self._opened is not None:
-            sandbox = self._opened.sandbox
-            # Asked before each fixture of a test, of which the first alone makes a difference.
-            if not sandbox.stands_at(levels):
-                self.cost.tests += sandbox.has_work(levels)
-                with uninterrupted(), self.cost.measured():
-                    if not self._loop.at_once(sandbox.stand_at_once, levels):
-                        self._loop.call(sandbox.stand_at(levels))
+        # Asked before each fixture of a test, of which the first alone makes a difference.
+        if self._opened is not None and not self._opened.sandbox.stands_at(levels):
+            self._move(self._opened.sandbox, levels)
         return self
 
     def has_work(self, levels: Sequence[str]) -> bool:
@@ -109,6 +104,15 @@ class SandboxIsolation:
             return []
         refusals = self._opened.sandbox.refusals
         return [refusals.pop(0) for _ in range(len(refusals))]
+
+    def _move(self, sandbox: Sandbox, levels: Sequence[str]) -> None:
+        has_work = sandbox.has_work(levels)
+        if not has_work and self._loop.at_once(sandbox.stand_at_once, levels):
+            return  # nothing was undone, so there was nothing to keep an interrupt from
+        self.cost.tests += has_work
+        with uninterrupted(), self.cost.measured():
+            if not self._loop.at_once(sandbox.stand_at_once, levels):
+                self._loop.call(sandbox.stand_at(levels))
 
     def _open(self) -> "_Opened":
         with self._lock:

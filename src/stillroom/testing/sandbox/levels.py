@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import takewhile
 
 from stillroom.testing.sandbox.catalog import reset_sequences
 from stillroom.testing.sandbox.parameters import Values
@@ -108,5 +107,9 @@ class Levels:
 
 def _common(one: Sequence[str], other: Sequence[str]) -> int:
     """Return with how many keys both begin."""
-    pairs = zip(one, other, strict=False)
-    return len(list(takewhile(lambda pair: pair[0] == pair[1], pairs)))
+    count = 0
+    for key, like in zip(one, other, strict=False):
+        if key != like:
+            break
+        count += 1
+    return count
