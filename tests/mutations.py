@@ -1402,8 +1402,8 @@ MUTATIONS = [
         8,
         "an alarm leaves no test half undone",
         "testing/interrupts.py",
-        "_INTERRUPTS = [signal.SIGINT, *_ALARM]",
-        "_INTERRUPTS = [signal.SIGINT]",
+        "for number in (signal.SIGINT, *_ALARM)]",
+        "for number in (signal.SIGINT,)]",
         "tests/plugin/test_end.py",
     ),
     Mutation(

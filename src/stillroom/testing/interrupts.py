@@ -1,5 +1,6 @@
 """Signals that come while a run of tests does what must not be left halfway."""
 
+import importlib
 import signal
 import sys
 import threading
@@ -23,18 +24,16 @@ def uninterrupted() -> Generator[None]:
         yield
         return
     handlers = {
-        int(number): handler
-        for number in _INTERRUPTS
-        if callable(handler := signal.getsignal(number))
+        number: handler for number in _INTERRUPTS if callable(handler := _signal.getsignal(number))
     }
     came: dict[int, FrameType | None] = {}
     for number in handlers:
-        signal.signal(number, came.setdefault)
+        _signal.signal(number, came.setdefault)
     try:
         yield
     finally:
         for number, handler in handlers.items():
-            signal.signal(number, handler)
+            _signal.signal(number, handler)
     for number in came:
         handlers[number](number, sys._getframe())
 
@@ -47,9 +46,9 @@ def defer_alarms() -> None:
     """
     if not _ALARM or threading.current_thread() is not threading.main_thread():
         return
-    handler = signal.getsignal(_ALARM[0])
+    handler = _signal.getsignal(_ALARM[0])
     if callable(handler) and not isinstance(handler, _Deferring):
-        signal.signal(_ALARM[0], _Deferring(handler))
+        _signal.signal(_ALARM[0], _Deferring(handler))
 
 
 class _Deferring:
@@ -71,7 +70,11 @@ class _Deferring:
         self._handler(number, frame)
 
 
+# The module `signal` looks for an enum's member in each handler, which takes longer than the rest
+# of what is done between two tests. This is what it calls.
+_signal: Any = importlib.import_module("_signal")
+
 _ALARM = [signal.SIGALRM] if hasattr(signal, "SIGALRM") else []
-_INTERRUPTS = [signal.SIGINT, *_ALARM]
+_INTERRUPTS = [int(number) for number in (signal.SIGINT, *_ALARM)]
 _MOMENT = 0.001
 """Seconds after which an alarm that came too early comes again."""

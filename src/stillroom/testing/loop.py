@@ -180,9 +180,11 @@ class SharedLoop:
             if not self._calls and monotonic() - self._driven < _TICK:
                 self._is_needed.wait(_TICK)
                 self._is_needed.clear()
-            else:
-                self._wait()
-            self._run_ready()
+                continue
+            driven = self._driven
+            self._wait()
+            if self._calls or self._driven == driven:  # else somebody has begun to run it
+                self._run_ready()
 
 
 UNDIVIDED.update([SharedLoop._run_ready.__code__, SharedLoop.at_once.__code__])
