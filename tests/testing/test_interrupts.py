@@ -57,10 +57,10 @@ class Echo:
         self._wire.deliver(data)
         self._wire.flush()
 
-    def answer_at_once(self, data: bytes) -> bytes:
+    def take_at_once(self, data: bytes) -> bytes | None:
         """Leave it to `receive`."""
         _ = data
-        return b""
+        return None
 
     def hang_up(self) -> None:
         """Do nothing."""

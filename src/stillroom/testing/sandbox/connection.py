@@ -56,25 +56,24 @@ class LogicalConnection:
             self._units.append(unit)
             self._run()
 
-    def answer_at_once(self, data: bytes) -> bytes:
+    def take_at_once(self, data: bytes) -> bytes | None:
         """Begin a transaction, or end one where that needs nobody else; return the answer.
 
-        None of it can fail, and it makes nobody wait or go on. All else is answered by nothing,
-        and has to be sent.
+        None of it can fail, and it makes nobody wait or go on. For all else it returns None.
         """
         sql, transaction = data[5:-1] if data[:1] == b"Q" else b"", self.session.transaction
         if self._has_ended or self._timeouts.may_expire():
-            return b""
+            return None
         if transaction is None and _BEGIN.fullmatch(sql):
             (statement,) = read_statements(sql.decode())
             self.session.depth = self._sandbox.depth
             return messages.complete(self._transactions.begin(statement)) + messages.ready(b"T")
         if transaction is None or sql not in _ENDS or not self._is_simple(transaction):
-            return b""
+            return None
         commits = sql.startswith(b"COMMIT")
         if self._sandbox.gate.owner is self.session:
             if not (commits and self._sandbox.may_commit_at_once(self.session)):
-                return b""
+                return None
             self._sandbox.commit_at_once(self.session)
         self._transactions.leave(transaction, commits=commits)
         return messages.complete(_ENDS[sql]) + messages.ready(b"I")

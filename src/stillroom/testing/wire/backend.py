@@ -130,6 +130,11 @@ class Backend(asyncio.Protocol):
         self._unsent.append(data)
         self.flush()
 
+    def write_at_once(self, data: bytes) -> None:
+        """Do the same in this turn; called with the loop halted."""
+        self._unsent.append(data)
+        self.send_out()
+
     def flush(self) -> None:
         """Send what was to be sent later, too."""
         if self._unsent and not self._is_sending:

@@ -98,8 +98,10 @@ class _RelayedConnection:
         else:
             self._kept.append(data)
 
-    def answer_at_once(self, data: bytes) -> bytes:
-        _ = data
+    def take_at_once(self, data: bytes) -> bytes | None:
+        if self._backend is None:
+            return None
+        self._backend.write_at_once(data)
         return b""
 
     def hang_up(self) -> None:

@@ -28,8 +28,8 @@ class Peer(Protocol):
         """Take bytes that a task of the application sent."""
         ...
 
-    def answer_at_once(self, data: bytes) -> bytes:
-        """Take bytes, and return the answer, where it needs nobody else; else return nothing.
+    def take_at_once(self, data: bytes) -> bytes | None:
+        """Take bytes, where that needs nobody else; return what of the answer is known, else None.
 
         Called in the application's thread, while the shared loop stands still and no answer is
         outstanding.
@@ -68,10 +68,13 @@ class Wire(asyncio.Transport):
         sent = bytes(data)
         with suppress(RuntimeError):  # a connection is ended outside of any loop too
             self._loop = asyncio.get_running_loop()
-            if self._is_idle and (answer := self._shared.at_once(self._peer.answer_at_once, sent)):
-                self._is_idle = False
-                self._loop.call_soon(self._receive, answer)
-                return
+            if self._is_idle:
+                answer = self._shared.at_once(self._peer.take_at_once, sent)
+                if answer is not None:
+                    self._is_idle = False
+                    if answer:
+                        self._loop.call_soon(self._receive, answer)
+                    return
         self._is_idle = False
         self._shared.call_soon(self._peer_receive, sent, _task())
 
