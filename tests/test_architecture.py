@@ -14,7 +14,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "stillroom"
 
 PARTS = {
     "errors": ["errors"],
-    "redaction": ["redaction"],
+    "redaction": ["redaction", "routes"],
     "bulk": ["bulk"],
     "pages": ["joins", "pages"],
     "model": ["model"],

@@ -11,13 +11,22 @@ from tests.serving.conftest import ServeFactory
 CANARY = "zaunkoenig"
 
 ROUTES = """
-    from fastapi import FastAPI
+    from fastapi import APIRouter, FastAPI
 
     server = FastAPI()
+    trees = APIRouter(prefix="/trees")
+    forest = APIRouter()
 
     @server.get("/birds/{name}")
     async def bird(name: str) -> int:
         return 1
+
+    @trees.get("/{name}/nests")
+    async def nests(name: str) -> int:
+        return 2
+
+    forest.include_router(trees, prefix="/forest")
+    server.include_router(forest, prefix="/api")
 
     @server.get("/numbers/{name}")
     async def number(name: str) -> int:
@@ -50,6 +59,8 @@ def test_the_access_log_names_routes(serve: ServeFactory, service: Path) -> None
 
     assert running.get(f"/birds/{CANARY}?mate={CANARY}") == 1
     running.says(r'"GET /birds/\{name\} HTTP/1\.1" 200')
+    assert running.get(f"/api/forest/trees/{CANARY}/nests") == 2
+    running.says(r'"GET /api/forest/trees/\{name\}/nests HTTP/1\.1" 200')
     assert running.get(f"/nests/{CANARY}") == {"detail": "Not Found"}
     running.says(r'"GET \(no route\) HTTP/1\.1" 404')
     assert CANARY not in running.output

@@ -37,6 +37,7 @@ from stillroom.problems import (
     sqlstate_of,
 )
 from stillroom.redaction import redacted
+from stillroom.routes import route_of
 
 logger = logging.getLogger("stillroom")
 
@@ -203,8 +204,7 @@ class _LastResort:
 
 
 def _route(scope: Scope) -> str:
-    path = getattr(scope.get("route"), "path_format", None) or "(no route)"
-    return f"{scope['method']} {path}"
+    return f"{scope['method']} {route_of(scope) or '(no route)'}"
 
 
 def _code(title: str) -> str:

@@ -19,6 +19,7 @@ from stillroom.errors import ConfigurationError, IdempotencyKeyError
 from stillroom.idempotency import Answer, IdempotencyKeys
 from stillroom.idempotency import Request as Claim
 from stillroom.manager import DatabaseSessionManager
+from stillroom.routes import route_of
 
 Handle = Callable[[Request], Coroutine[Any, Any, Response]]
 OpenSession = Callable[[DatabaseSessionManager], AsyncSession]
@@ -159,7 +160,7 @@ class KeyedRequest:
     async def _claim(self, session: AsyncSession) -> Response | None:
         idempotency = self._installed.idempotency
         scope = self._request.scope
-        route = f"{scope['method']} {getattr(scope.get('route'), 'path_format', '')}"
+        route = f"{scope['method']} {route_of(scope) or ''}"
         path = scope["path"].encode(errors="surrogatepass")
         content = b"\0".join((path, scope["query_string"], await self._request.body()))
         claim = Claim(idempotency.scope(self._request), self._key, route, content)

@@ -7,6 +7,8 @@ from typing import Any
 
 from uvicorn.logging import AccessFormatter
 
+from stillroom.routes import route_of
+
 _Message = MutableMapping[str, Any]
 _Receive = Callable[[], Awaitable[_Message]]
 _Send = Callable[[_Message], Awaitable[None]]
@@ -43,7 +45,7 @@ class AccessLog:
         address = f"{client[0]}:{client[1]}" if client else ""
         # Starlette notes what it has found; of another framework the path is all there is.
         unknown = "(no route)" if "router" in scope else scope["path"]
-        route = getattr(scope.get("route"), "path_format", None) or unknown
+        route = route_of(scope) or unknown
         version = scope.get("http_version", "1.1")
         self._logger.info(_LINE, address, scope["method"], route, version, status)
 
