@@ -403,8 +403,8 @@ MUTATIONS = [
         4,
         "a client that has left waits for no connection",
         "engine/admission.py",
-        "            leaving.add_done_callback(lambda _: self._refuse(coming))\n",
-        "            pass\n",
+        "self._refuse(coming, ClientGoneError(_GONE))",
+        "None",
         "tests/test_admission.py",
     ),
     Mutation(

@@ -8,6 +8,7 @@ import pytest
 
 from stillroom.engine import EngineSettings, create_engine
 from stillroom.engine.admission import Line, RefusedError, client
+from stillroom.errors import ClientGoneError
 from stillroom.url import parse_url
 
 
@@ -146,7 +147,7 @@ async def test_a_client_that_has_left_waits_no_longer() -> None:
     client.reset(token)
     leaving.leaves.set()
 
-    with pytest.raises(RefusedError):
+    with pytest.raises(ClientGoneError):
         await asyncio.wait_for(waiting[0], 10)
 
     assert not laboratory.line.give("a")

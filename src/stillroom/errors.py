@@ -17,6 +17,10 @@ class DatabaseUnavailableError(StillroomError):
     """Report that PostgreSQL was out of reach and nothing was written; a later try may succeed."""
 
 
+class ClientGoneError(StillroomError):
+    """Report a request that was given up, for its client left while it waited for a connection."""
+
+
 class DeadlineError(StillroomError):
     """Report work that was ended because its time was over; nothing of it is committed."""
 

@@ -10,6 +10,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.sql.visitors import iterate
 
 from stillroom.errors import (
+    ClientGoneError,
     CursorError,
     DatabaseUnavailableError,
     DeadlineError,
@@ -263,6 +264,9 @@ _OF_KEY = {
     ),
 }
 _OWN: dict[type[Exception], Problem] = {
+    ClientGoneError: Problem(
+        status=503, code="client_gone", detail="The client left while its request waited."
+    ),
     CursorError: _BAD_CURSOR,
     DatabaseUnavailableError: _UNAVAILABLE,
     DeadlineError: _DEADLINE,

@@ -2,6 +2,9 @@
 
 import asyncio
 import logging
+from collections.abc import MutableMapping
+from contextlib import AsyncExitStack
+from typing import Any
 
 import httpx2
 import pytest
@@ -12,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
+from stillroom.engine import POOL_SIZE
 from stillroom.fastapi import (
     UnitOfWorkRoute,
     install,
@@ -158,3 +162,34 @@ async def test_a_500_is_logged_without_values_in_any_case(
     assert "SQLSTATE 42704" in caplog.text
     assert "no_type does not exist" not in caplog.text
     assert 'type "no_type"' not in caplog.text
+
+
+async def test_a_client_that_has_left_is_no_overload(
+    app: FastAPI, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its request gives up its place in the line, which nobody has to be warned of."""
+    caplog.set_level(logging.INFO, "stillroom")
+    told: list[dict[str, Any]] = [
+        {"type": "http.request", "body": b""},
+        {"type": "http.disconnect"},
+    ]
+    sent: list[MutableMapping[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return told.pop(0)
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        sent.append(message)
+
+    scope: dict[str, Any] = {"type": "http", "method": "GET", "path": "/jars"}
+    scope |= {"query_string": b"", "headers": []}
+    async with AsyncExitStack() as others:
+        for _ in range(POOL_SIZE):
+            other = await others.enter_async_context(manager.session(read_only=True))
+            await other.execute(text("SELECT 1"))
+        await app(scope, receive, send)
+
+    assert sent[0]["status"] == 503
+    record = next(it for it in caplog.records if it.name == "stillroom")
+    assert record.levelname == "INFO"
+    assert "GET /jars: 503 client_gone" in record.getMessage()

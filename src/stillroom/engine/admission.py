@@ -7,6 +7,8 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Generic, Protocol, TypeVar
 
+from stillroom.errors import ClientGoneError
+
 T = TypeVar("T")
 
 
@@ -58,7 +60,7 @@ class Line(Generic[T]):
         return len(self._waiting)
 
     async def wait(self) -> T:
-        """Return a thing; raises RefusedError, or what `fail` was given."""
+        """Return a thing; raises RefusedError, ClientGoneError, or what `fail` was given."""
         loop = asyncio.get_running_loop()
         coming: asyncio.Future[T] = loop.create_future()
         self._waiting[coming] = loop.time()
@@ -69,7 +71,7 @@ class Line(Generic[T]):
         whose = client.get()
         leaving = None if whose is None else asyncio.ensure_future(whose.wait_until_gone())
         if leaving is not None:
-            leaving.add_done_callback(lambda _: self._refuse(coming))
+            leaving.add_done_callback(lambda _: self._refuse(coming, ClientGoneError(_GONE)))
         try:
             return await coming
         except asyncio.CancelledError:
@@ -149,10 +151,11 @@ class Line(Generic[T]):
             self._refuse(coming)
         self._set_timer()
 
-    def _refuse(self, coming: "asyncio.Future[T]") -> None:
+    def _refuse(self, coming: "asyncio.Future[T]", error: Exception | None = None) -> None:
         self._waiting.pop(coming, None)
         if not coming.done():
-            coming.set_exception(RefusedError())
+            coming.set_exception(error or RefusedError())
 
 
 _MEMORY = 50  # uses
+_GONE = "The client left while its request waited for a connection; nothing was done"

@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from stillroom.errors import (
+    ClientGoneError,
     CursorError,
     DatabaseUnavailableError,
     DeadlineError,
@@ -87,6 +88,7 @@ def answer_errors(app: FastAPI, manager: DatabaseSessionManager) -> None:
         return _answer(request.scope, error, manager)
 
     for kind in (
+        ClientGoneError,
         CursorError,
         DBAPIError,
         DatabaseUnavailableError,
@@ -152,7 +154,7 @@ def _log_known(scope: Scope, error: Exception, problem: Problem) -> None:
         sqlstate_of(error),
         constraint_of(error),
     )
-    if problem.status >= 500:
+    if problem.status >= 500 and not isinstance(error, ClientGoneError):
         _repeats.log(f"{problem.status} {problem.code}", _KNOWN, *arguments)
     else:
         logger.info(_KNOWN, *arguments)
