@@ -10,19 +10,17 @@ from contextlib import aclosing
 from typing import Any
 
 from pydantic import BaseModel
-from sqlalchemy import ColumnElement, Integer, bindparam, literal_column, select, type_coerce
+from sqlalchemy import ColumnElement, Integer, bindparam, literal_column, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from stillroom.joins import AnySelect
-from stillroom.json.conversion import JSONOf
 from stillroom.json.copy import copy_lines
 from stillroom.json.insert import JSONInsert
 from stillroom.json.rows import (
-    array_from,
     array_text_from,
     line_from,
     lines_of_few,
-    object_from,
+    nested,
     rows_of,
     text_from,
     utf8,
@@ -37,9 +35,10 @@ class JSONSelect:
     """Answer a select as JSON in the form of a Pydantic model.
 
     Each field takes the column of its name; columns that the model does not have are not sent. A
-    field that is a model, or a list of them, takes a column made by `object_of` or `array_of`. The
-    JSON has the names of serialization (an alias where there is one) and the types of the model:
-    a Decimal is a string, a time with its zone is in UTC, NaN is null.
+    field that is a model, or a list of them, takes the relationship of its name, as a sub-select,
+    or a column made by `object_of` or `array_of`. The JSON has the names of serialization (an alias
+    where there is one) and the types of the model: a Decimal is a string, a time with its zone is
+    in UTC, NaN is null.
 
     Raises ConfigurationError where a field has no column, or one whose JSON could mean something
     else than what Pydantic writes: another type, NULL where the model has none, a validator or
@@ -122,8 +121,7 @@ def array_of(statement: AnySelect, model: type[BaseModel], *, of: Any) -> Column
     `of` is what the select is about a row of: a model or table of the outer select.
     ``array_of(select(User).where(User.team_id == Team.id), UserSchema, of=Team).label("members")``
     """
-    rows = select(array_from(rows_of(statement.correlate(of), model)))
-    return type_coerce(rows.scalar_subquery(), JSONOf(model, True))
+    return nested(statement, model, of, is_many=True)
 
 
 def object_of(statement: AnySelect, model: type[BaseModel], *, of: Any) -> ColumnElement[Any]:
@@ -131,8 +129,7 @@ def object_of(statement: AnySelect, model: type[BaseModel], *, of: Any) -> Colum
 
     Where the select has no row the column is NULL.
     """
-    rows = select(object_from(rows_of(statement.correlate(of), model))).limit(1)
-    return type_coerce(rows.scalar_subquery(), JSONOf(model, False))
+    return nested(statement, model, of, is_many=False)
 
 
 _MOST = "stillroom_most"

@@ -69,8 +69,26 @@ def fields_of(model: type[BaseModel]) -> Iterator[tuple[str, Schema]]:
 
 def _schema(model: type[BaseModel]) -> Schema:
     schema: Any = model.__pydantic_core_schema__
-    found: Schema = schema["schema"] if schema["type"] == "definitions" else schema
-    return found
+    return _defined(schema["schema"] if schema["type"] == "definitions" else schema, model)
+
+
+def _defined(schema: Schema, model: type[BaseModel]) -> Schema:
+    """Return what a schema refers to, where it does: a model that is used twice, or in itself."""
+    if schema.get("type") != "definition-ref":
+        return schema
+    whole: Any = model.__pydantic_core_schema__
+    named: dict[str, Schema] = {it["ref"]: it for it in whole["definitions"]}
+    return named[schema["schema_ref"]]
+
+
+def model_within(schema: Schema, model: type[BaseModel]) -> tuple[type[BaseModel], bool] | None:
+    """Return the model that a field of a model is made of, and whether it is a list of it."""
+    while schema["type"] in ("default", "nullable"):
+        schema = schema["schema"]
+    is_many = schema["type"] == "list"
+    inner: Schema = schema.get("items_schema", {}) if is_many else schema
+    inner = _defined(inner, model)
+    return (inner["cls"], is_many) if inner.get("type") == "model" else None
 
 
 def takes_null(schema: Schema) -> bool:

@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from stillroom.joins import AnySelect
-from stillroom.json.rows import columns_of, object_from, utf8
+from stillroom.json.rows import columns_of, object_from, utf8, with_relationships
 from stillroom.json.statement import ReadyStatement, read_row
 from stillroom.pages.keyset import KEY, LIMIT, Keyset, Neighbours
 
@@ -41,7 +41,8 @@ class JSONPages:
         maximum: int = 100,
     ) -> None:
         """Take a select, whose bind parameters get their values later, a model and the order."""
-        self._keyset = Keyset(statement, order_by, key, maximum)
+        whole = with_relationships(statement, model)
+        self._keyset = Keyset(whole, order_by, key, maximum)
         self._statements: Mapping[tuple[bool, bool], ReadyStatement] = {
             kind: ReadyStatement(_page(found, model, is_backwards=kind[0]))
             for kind, found in self._keyset.statements.items()

@@ -1,6 +1,6 @@
 """The rows of a select as JSON: a column for each field of a model, and objects made of them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import reduce
 from json import dumps
 from operator import add
@@ -30,19 +30,75 @@ from sqlalchemy import (
     inspect,
     literal_column,
     select,
+    type_coerce,
 )
 from sqlalchemy.sql.selectable import NamedFromClause
 
 from stillroom.joins import AnySelect, filled_with_null
-from stillroom.json.conversion import convert, fields_of, mismatch, takes_null
+from stillroom.json.conversion import (
+    JSONOf,
+    convert,
+    fields_of,
+    mismatch,
+    model_within,
+    takes_null,
+)
+from stillroom.json.relationships import related
 
 
-def rows_of(statement: AnySelect, model: type[BaseModel]) -> Subquery:
+def rows_of(
+    statement: AnySelect, model: type[BaseModel], within: Sequence[type[BaseModel]] = ()
+) -> Subquery:
     """Return the select with a column for each field of the model, as JSON needs it.
 
-    Raises ConfigurationError where a column cannot have the JSON of its field.
+    `within` are the models around it. Raises ConfigurationError where a column cannot have the JSON
+    of its field.
     """
-    return select(*columns_of(statement, model, statement.subquery())).subquery()
+    whole = with_relationships(statement, model, within)
+    return select(*columns_of(whole, model, whole.subquery())).subquery()
+
+
+def with_relationships(
+    statement: AnySelect, model: type[BaseModel], within: Sequence[type[BaseModel]] = ()
+) -> AnySelect:
+    """Return the select with a column more for each field that is a relationship of its entity.
+
+    Raises ConfigurationError where the relationship cannot have the JSON of its field.
+    """
+    for name, field in fields_of(model):
+        inner = model_within(field["schema"], model)
+        if inner is None or name in statement.selected_columns:
+            continue
+        found = related(statement, name)
+        if found is None:
+            continue
+        where = f"{model.__name__}.{name}"
+        if inner[0] in (model, *within):
+            why = "it is in itself without an end; make its column with array_of() or object_of()"
+            raise mismatch(where, why)
+        if inner[1] != found.is_many:
+            raise mismatch(where, "one of the model and the relationship says one, the other many")
+        if not found.is_many and found.may_be_none and not takes_null(field["schema"]):
+            raise mismatch(where, "the relationship may lead nowhere, and the model says never")
+        column = nested(
+            found.statement, inner[0], found.of, is_many=inner[1], within=(model, *within)
+        )
+        statement = statement.add_columns(column.label(name))
+    return statement
+
+
+def nested(
+    statement: AnySelect,
+    model: type[BaseModel],
+    of: Any,
+    *,
+    is_many: bool,
+    within: Sequence[type[BaseModel]] = (),
+) -> ColumnElement[Any]:
+    """Return a column that has the rows of another select for each row of `of`, or the first."""
+    rows = rows_of(statement.correlate(of), model, within)
+    made = select(array_from(rows)) if is_many else select(object_from(rows)).limit(1)
+    return type_coerce(made.scalar_subquery(), JSONOf(model, is_many))
 
 
 def columns_of(
