@@ -24,6 +24,7 @@ from stillroom.errors import (
 )
 from stillroom.manager import DatabaseSessionManager
 from stillroom.model import Model
+from stillroom.session import ServiceSession
 from tests.conftest import NewDatabase
 from tests.processes import eventually
 
@@ -437,20 +438,41 @@ async def test_a_session_that_ends_while_a_task_still_uses_it_harms_nobody(
 ) -> None:
     """A forgotten task loses its connection; the next ones to come get a whole one."""
     is_lost = manager.engine.dialect.driver == "asyncpg"  # psycopg is waited for
-    sleep = text(f"SELECT pg_sleep({30 if is_lost else 0.3})")
+    statement = counting(100_000_000 if is_lost else 1_000_000)
     for _ in range(5):
         async with manager.session(read_only=read_only) as session:
             if not read_only:
                 await Jar.create(session, name="never")
-            forgotten = asyncio.create_task(session.execute(sleep))
-            await running(manager, sleep)
+            forgotten = asyncio.create_task(session.execute(statement))
+            await running(manager, statement)
         for _ in range(5):
             async with manager.session(read_only=read_only) as other:
                 assert await Jar.get_all(other) == []
         await asyncio.wait({forgotten})
-        assert forgotten.exception() is not None or not is_lost
+        if is_lost:
+            error = forgotten.exception()
+            assert error is not None
+            assert "statement timeout" not in str(error)  # it was not waited for
 
     await nothing_left(manager)
+    await manager.close()
+
+
+@pytest.mark.parametrize("driver_url", ["asyncpg"], indirect=True)  # psycopg is waited for
+async def test_a_connection_whose_statement_still_runs_is_not_taken_back(
+    manager: DatabaseSessionManager,
+) -> None:
+    """The next one to come gets another one, and waits for no statement of somebody else."""
+    statement = counting(100_000_000)
+    connection = await manager.read_engine.connect()
+    first = (await connection.get_raw_connection()).driver_connection
+    forgotten = asyncio.create_task(connection.execute(statement))
+    await running(manager, statement)
+    await connection.close()
+    async with manager.read_engine.connect() as other:
+        assert (await other.get_raw_connection()).driver_connection is not first
+    await asyncio.wait({forgotten})
+    assert forgotten.exception() is not None
     await manager.close()
 
 
@@ -459,15 +481,30 @@ async def test_a_session_that_ends_while_a_task_waits_for_its_connection_harms_n
     manager: DatabaseSessionManager, read_only: bool
 ) -> None:
     """The connection that comes goes back to the pool, and the task learns why."""
-    async with AsyncExitStack() as others:
-        for _ in range(3):
-            other = await others.enter_async_context(manager.session(read_only=read_only))
-            await other.execute(text("SELECT 1"))
-        async with manager.session(read_only=read_only) as session:
-            forgotten = asyncio.create_task(session.execute(text("SELECT 1")))
+
+    async def read(session: ServiceSession) -> None:
+        await session.execute(text("SELECT 1"))
+
+    async def begin_and_read(session: ServiceSession) -> None:
+        async with session.begin():
+            await read(session)
+
+    async def commit(session: ServiceSession) -> None:
+        await session.commit_with(lambda it: it.execute(text("INSERT INTO jars VALUES (1, 'a')")))
+
+    for work in (read, begin_and_read, commit):
+        async with AsyncExitStack() as others:
+            for _ in range(3):
+                other = await others.enter_async_context(manager.session(read_only=read_only))
+                await other.execute(text("SELECT 1"))
+            session = manager.new_session(read_only=read_only)
+            forgotten = asyncio.create_task(work(session))
             await asyncio.sleep(0)
-    with pytest.raises(InvalidRequestError, match="has ended while a task"):
-        await forgotten
+            await session.close()
+        with pytest.raises(InvalidRequestError, match="has ended while a task"):
+            await forgotten
+
+    assert await names(manager) == set()
 
     await nothing_left(manager)
     await manager.close()
@@ -546,6 +583,11 @@ async def make_commits_slow(manager: DatabaseSessionManager, seconds: float) -> 
                 "DEFERRED FOR EACH ROW EXECUTE FUNCTION sleep_at_commit()"
             )
         )
+
+
+def counting(number: int) -> TextClause:
+    """Return a statement that takes its time, needs no space, and begins no transaction."""
+    return text(f"SELECT count(*) FROM (SELECT generate_series(1, {number})) AS n")  # noqa: S608
 
 
 async def running(manager: DatabaseSessionManager, statement: TextClause) -> None:

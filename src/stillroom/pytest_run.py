@@ -68,10 +68,8 @@ def asked_isolation(item: pytest.Item) -> str | None:
     """Return the isolation that a test asks for; None where its marker says nothing."""
     marker = item.get_closest_marker("stillroom")
     if marker is None:
-        if _UNMARKED not in item.stash:
-            own = getattr(getattr(item, "cls", None), "stillroom_isolation", None)
-            item.stash[_UNMARKED] = own or str(item.config.getoption("--stillroom-isolation"))
-        return item.stash[_UNMARKED]
+        own = getattr(getattr(item, "cls", None), "stillroom_isolation", None)
+        return own or str(item.config.getoption("--stillroom-isolation"))
     isolation = marker.kwargs.get("isolation")
     return None if marker.args or isolation not in ISOLATIONS else str(isolation)
 
@@ -118,9 +116,7 @@ def _schema(config: pytest.Config) -> "Schema":
     return Revisions(migrations_folder(config))
 
 
-# Asked several times for each test. A marker is not kept: a fixture may add one.
 _SCOPES: pytest.StashKey[Sequence[str]] = pytest.StashKey()
-_UNMARKED: pytest.StashKey[str] = pytest.StashKey()
 
 _WITHOUT_TESTS = (
     "help",

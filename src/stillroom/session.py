@@ -44,9 +44,10 @@ class TrackedSession(Session):
 
 
 @event.listens_for(TrackedSession, "after_begin")
-def _remember(session: Session, _transaction: SessionTransaction, connection: Connection) -> None:
+def _remember(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
     session.info[_CONNECTION] = connection
     if _HAS_ENDED in session.info:
+        transaction._connections.clear()  # else who rolls back would be told of that alone
         connection.close()  # nobody will end this session once more
         raise InvalidRequestError(_ENDED)
     if (seconds := session.info.get(LONGER)) is not None:
@@ -199,6 +200,8 @@ class ServiceSession(DeferredSession):
 
     def _run_alone(self, work: Callable[[Connection], T]) -> T:
         with self._engine.sync_engine.connect() as connection:
+            if _HAS_ENDED in self.info:
+                raise InvalidRequestError(_ENDED)
             self.info[_CONNECTION] = connection
             enter_autocommit(connection)
             try:

@@ -28,7 +28,7 @@ def haunt():
             pass
 
 
-def test_it_begins():
+def test_it_begins(stillroom_refusals):  # of what the thread is at when the test ends
     asyncio.run(ask())
     threading.Thread(target=haunt, daemon=True).start()
 """

@@ -3,11 +3,15 @@
 import asyncio
 import signal
 from collections.abc import Callable, Iterator
+from itertools import count
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from stillroom.testing import interrupts
 from stillroom.testing.loop import SharedLoop
+from stillroom.testing.wire.messages import ready
 from stillroom.testing.wire.transport import Wire
 
 
@@ -82,6 +86,49 @@ async def test_an_alarm_waits_for_the_loop_of_the_run(shared: SharedLoop, work: 
     await work.alarm_is_heard()
 
     assert work.heard == [True]
+
+
+async def test_an_alarm_waits_for_what_is_sent_at_once(shared: SharedLoop, work: Work) -> None:
+    """Some connections hear nothing else: what they send goes out beside the loop."""
+
+    class Peer(Echo):
+        def take_at_once(self, data: bytes) -> bytes | None:
+            _ = data
+            work.do()
+            return b""
+
+    received = asyncio.Event()
+    wire = Wire(Receiver(lambda _: received.set()), shared, Peer)
+    shared.call_soon(wire._receive, ready(b"I"))
+    await received.wait()
+    signal.signal(signal.SIGALRM, work.hear)  # as of a limit that begins with the test alone
+    wire.write(b"a statement")
+    await work.alarm_is_heard()
+    wire.abort()
+
+    assert work.heard == [True]
+
+
+@pytest.mark.parametrize("when", [1, 2, 3, 4])
+def test_an_interrupt_is_heard_after_one_that_came_while_it_was_held_back(
+    monkeypatch: pytest.MonkeyPatch, work: Work, when: int
+) -> None:
+    """An error by an alarm, at any moment, leaves no handler that hears nothing."""
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGALRM)]
+    calls = count(1)
+
+    def set_handler(number: int, handler: Any) -> Any:
+        found = signal.signal(number, handler)
+        if next(calls) == when:
+            raise TimeoutError
+        return found
+
+    quick = SimpleNamespace(getsignal=signal.getsignal, signal=set_handler)
+    monkeypatch.setattr(interrupts, "_signal", quick)
+    with pytest.raises(TimeoutError), interrupts.uninterrupted():
+        work.is_done = True
+
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGALRM)] == before
 
 
 async def test_an_alarm_waits_for_the_driver(shared: SharedLoop, work: Work) -> None:

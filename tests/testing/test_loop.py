@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from stillroom.testing import loop
 from stillroom.testing.loop import SharedLoop
 
 
@@ -73,6 +74,33 @@ async def test_a_loop_of_the_application_runs_it() -> None:
     shared.start()
     shared.stop()
     assert seen == [threading.get_ident()] * 2
+
+
+def test_the_loop_goes_on_where_time_stands_still(
+    shared: SharedLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A test may have frozen the clock of this process, as freezegun does."""
+    shared.call(asyncio.sleep(0))
+    monkeypatch.setattr(loop, "monotonic", lambda: shared._driven)
+    done = threading.Event()
+    shared.call_soon(done.set)
+    assert done.wait(10)
+
+
+async def test_a_loop_that_only_asks_at_once_runs_it_too() -> None:
+    """What a task has sent at once is answered later: that is read in its loop, by nobody else."""
+    shared = SharedLoop()  # not started: nobody else could
+    ready, written = os.pipe()
+    done = asyncio.Event()
+    running = asyncio.get_running_loop()
+    shared.at_once(shared._loop.add_reader, ready, lambda: shared.answer(running, done.set))
+    os.write(written, b".")
+    await asyncio.wait_for(done.wait(), 10)
+    shared.at_once(shared._loop.remove_reader, ready)
+    os.close(ready)
+    os.close(written)
+    shared.start()
+    shared.stop()
 
 
 async def test_a_call_from_a_task_runs_elsewhere(shared: SharedLoop) -> None:

@@ -27,15 +27,25 @@ def uninterrupted() -> Generator[None]:
         number: handler for number in _INTERRUPTS if callable(handler := _signal.getsignal(number))
     }
     came: dict[int, FrameType | None] = {}
-    for number in handlers:
-        _signal.signal(number, came.setdefault)
     try:
+        for number in handlers:
+            _signal.signal(number, came.setdefault)
         yield
     finally:
-        for number, handler in handlers.items():
-            _signal.signal(number, handler)
+        _restore(list(handlers.items()))
     for number in came:
         handlers[number](number, sys._getframe())
+
+
+def _restore(handlers: list[tuple[int, Any]]) -> None:
+    """Set the last of the handlers, and those before it whatever that one is told meanwhile."""
+    if not handlers:
+        return
+    number, handler = handlers.pop()
+    try:
+        _signal.signal(number, handler)
+    finally:
+        _restore(handlers)
 
 
 def defer_alarms() -> None:
@@ -75,6 +85,6 @@ class _Deferring:
 _signal: Any = importlib.import_module("_signal")
 
 _ALARM = [signal.SIGALRM] if hasattr(signal, "SIGALRM") else []
-_INTERRUPTS = [int(number) for number in (signal.SIGINT, *_ALARM)]
+_INTERRUPTS = [int(number) for number in (*_ALARM, signal.SIGINT)]
 _MOMENT = 0.001
 """Seconds after which an alarm that came too early comes again."""

@@ -92,9 +92,7 @@ class SharedLoop:
         if running is None:
             self._loop.call_soon_threadsafe(_wake)
         elif running is not self._loop:
-            if running not in self._loops:
-                self._loops.add(running)  # first, for a collection of garbage may come back here
-                running.add_reader(self._selector.fileno(), self._drive)
+            self._join(running)
             running.call_soon(self._drive_posted)
 
     def at_once(self, callback: Callable[[*_Ts], T], *args: *_Ts) -> T | None:
@@ -104,9 +102,11 @@ class SharedLoop:
         loop runs, be it that this call comes from within it: a finalizer may write at any line.
         """
         self._check()
+        running = asyncio._get_running_loop()
+        if running is not None and running is not self._loop:
+            self._join(running)
         if self._posted or self._lock.locked():
             return None
-        running = asyncio._get_running_loop()
         with self._lock:  # whoever has taken it since lets go of it soon
             try:
                 if running is None:  # a finalizer must not run a loop of its own in here
@@ -123,6 +123,12 @@ class SharedLoop:
             loop.call_soon(callback, *args)
         else:
             loop.call_soon_threadsafe(callback, *args)
+
+    def _join(self, running: asyncio.AbstractEventLoop) -> None:
+        """Have a loop of the application run this one, when there is something to do."""
+        if running not in self._loops:
+            self._loops.add(running)  # first, for a collection of garbage may come back here
+            running.add_reader(self._selector.fileno(), self._drive)
 
     def _post(self, callback: Callable[..., object], *args: Any) -> None:
         self._check()
@@ -177,17 +183,18 @@ class SharedLoop:
     def _watch(self) -> None:
         """Run the loop where nobody has done so for a while, and for those who cannot."""
         while not self._is_ending:
-            if not self._calls and monotonic() - self._driven < _TICK:
+            driven = self._driven
+            if not self._calls and monotonic() - driven < _TICK:
                 self._is_needed.wait(_TICK)
                 self._is_needed.clear()
-                continue
-            driven = self._driven
-            self._wait()
+            else:
+                self._wait()
             if self._calls or self._driven == driven:  # else somebody has begun to run it
                 self._run_ready()
 
 
-UNDIVIDED.update([SharedLoop._run_ready.__code__, SharedLoop.at_once.__code__])
+_AT_WORK = (SharedLoop._drive, SharedLoop._drive_posted, SharedLoop._run_ready, SharedLoop.at_once)
+UNDIVIDED.update(method.__code__ for method in _AT_WORK)
 
 
 class _Loop(asyncio.SelectorEventLoop):

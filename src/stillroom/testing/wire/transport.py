@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from types import FunctionType
 from typing import Any, Protocol
 
-from stillroom.testing.interrupts import UNDIVIDED
+from stillroom.testing.interrupts import UNDIVIDED, defer_alarms
 from stillroom.testing.loop import SharedLoop
 from stillroom.testing.wire.messages import READY
 
@@ -69,6 +69,7 @@ class Wire(asyncio.Transport):
         with suppress(RuntimeError):  # a connection is ended outside of any loop too
             self._loop = asyncio.get_running_loop()
             if self._is_idle:
+                defer_alarms()
                 answer = self._shared.at_once(self._peer.take_at_once, sent)
                 if answer is not None:
                     self._is_idle = False
