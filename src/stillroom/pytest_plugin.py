@@ -143,13 +143,6 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         start(session.config).expect_clones(isolations.count("clone"))
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Refuse a marker that says nothing."""
-    if is_ours(item):
-        isolation_of(item)
-
-
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
     """Begin with nothing of another test; what its wider scopes did stays until they end."""

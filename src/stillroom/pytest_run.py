@@ -68,7 +68,7 @@ def asked_isolation(item: pytest.Item) -> str | None:
     """Return the isolation that a test asks for; None where its marker says nothing."""
     marker = item.get_closest_marker("stillroom")
     if marker is None:
-        own = getattr(getattr(item, "cls", None), "stillroom_isolation", None)
+        own = getattr(_class_of(item), "stillroom_isolation", None)
         return own or str(item.config.getoption("--stillroom-isolation"))
     isolation = marker.kwargs.get("isolation")
     return None if marker.args or isolation not in ISOLATIONS else str(isolation)
@@ -86,6 +86,12 @@ def scopes_of(node: Any) -> Sequence[str]:
 def migrations_folder(config: pytest.Config) -> Path:
     """Return the folder that has the configuration of Alembic."""
     return config.rootpath / str(config.getini("stillroom_migrations"))
+
+
+def _class_of(item: pytest.Item) -> type | None:
+    if _CLASS not in item.stash:
+        item.stash[_CLASS] = getattr(item, "cls", None)
+    return item.stash[_CLASS]
 
 
 def _server(config: pytest.Config) -> "Server":
@@ -116,6 +122,8 @@ def _schema(config: pytest.Config) -> "Schema":
     return Revisions(migrations_folder(config))
 
 
+# What each hook of a test asks, and pytest looks for anew each time.
+_CLASS: pytest.StashKey[type | None] = pytest.StashKey()
 _SCOPES: pytest.StashKey[Sequence[str]] = pytest.StashKey()
 
 _WITHOUT_TESTS = (

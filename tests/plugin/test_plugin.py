@@ -276,14 +276,14 @@ def test_repeated_statements_may_be_forbidden(project: Project) -> None:
 
 
 def test_the_marker_is_read_strictly(project: Project) -> None:
-    """A marker that says nothing is an error that says how to write it, and of its test alone."""
+    """A marker that says nothing fails its test alone, and says how to write it."""
     test = "import pytest\n\n@pytest.mark.stillroom\ndef test_one(): pass\n\ndef test_two(): pass\n"
     project.write(test_project=test)
 
     for processes in ("0", "2"):
         outcome = project.run("-n", processes)
 
-        assert outcome.counts == "1 passed, 1 error", outcome.output
+        assert outcome.counts == "1 failed, 1 passed", outcome.output
         assert 'write @pytest.mark.stillroom(isolation="clone")' in outcome.output
 
 
