@@ -42,11 +42,29 @@ class Jar(Base):
     name: Mapped[str] = mapped_column(String(40))
 
 
+HELD = text("SELECT count(*) FROM held")
+"""A statement that waits for a lock, and begins no transaction where it may do without."""
+
+
 @pytest.fixture
 async def manager(driver_url: str) -> DatabaseSessionManager:
     """Give a manager on a database with the tables, on each driver."""
+    return await opened(driver_url, statement_timeout=1.0)
+
+
+@pytest.fixture
+async def patient_manager(driver_url: str) -> DatabaseSessionManager:
+    """Give one whose statements end by their time only where nothing else ends them."""
+    return await opened(driver_url, statement_timeout=60.0)
+
+
+async def opened(url: str, statement_timeout: float) -> DatabaseSessionManager:
+    """Open a manager, and make its tables."""
     manager = DatabaseSessionManager(Base.metadata)
-    manager.init(driver_url, settings=EngineSettings(pool_size=3, statement_timeout=1.0))
+    settings = EngineSettings(
+        pool_size=3, statement_timeout=statement_timeout, lock_timeout=statement_timeout
+    )
+    manager.init(url, settings=settings)
     async with manager.connect() as connection:
         await manager.create_all(connection)
     return manager
@@ -434,25 +452,29 @@ async def test_a_connection_that_is_lost_at_commit_is_asked_about(
 
 @pytest.mark.parametrize("read_only", [False, True])
 async def test_a_session_that_ends_while_a_task_still_uses_it_harms_nobody(
-    manager: DatabaseSessionManager, read_only: bool
+    patient_manager: DatabaseSessionManager, database_url: str, read_only: bool
 ) -> None:
     """A forgotten task loses its connection; the next ones to come get a whole one."""
+    manager = patient_manager
     is_lost = manager.engine.dialect.driver == "asyncpg"  # psycopg is waited for
-    statement = counting(100_000_000 if is_lost else 1_000_000)
-    for _ in range(5):
-        async with manager.session(read_only=read_only) as session:
-            if not read_only:
-                await Jar.create(session, name="never")
-            forgotten = asyncio.create_task(session.execute(statement))
-            await running(manager, statement)
+    with psycopg.connect(database_url, autocommit=True) as holder:
+        holder.execute("CREATE TABLE held ()")
         for _ in range(5):
-            async with manager.session(read_only=read_only) as other:
-                assert await Jar.get_all(other) == []
-        await asyncio.wait({forgotten})
-        if is_lost:
-            error = forgotten.exception()
-            assert error is not None
-            assert "statement timeout" not in str(error)  # it was not waited for
+            holder.execute("BEGIN; LOCK TABLE held")
+            async with manager.session(read_only=read_only) as session:
+                if not read_only:
+                    await Jar.create(session, name="never")
+                forgotten = asyncio.create_task(session.execute(HELD))
+                await running(manager, HELD)
+                if not is_lost:
+                    asyncio.get_running_loop().call_later(0.1, lambda: holder.execute("COMMIT"))
+            for _ in range(5):
+                async with manager.session(read_only=read_only) as other:
+                    assert await Jar.get_all(other) == []
+            await asyncio.wait({forgotten})
+            if is_lost:
+                assert forgotten.exception() is not None
+                holder.execute("COMMIT")
 
     await nothing_left(manager)
     await manager.close()
@@ -460,18 +482,22 @@ async def test_a_session_that_ends_while_a_task_still_uses_it_harms_nobody(
 
 @pytest.mark.parametrize("driver_url", ["asyncpg"], indirect=True)  # psycopg is waited for
 async def test_a_connection_whose_statement_still_runs_is_not_taken_back(
-    manager: DatabaseSessionManager,
+    patient_manager: DatabaseSessionManager, database_url: str
 ) -> None:
     """The next one to come gets another one, and waits for no statement of somebody else."""
-    statement = counting(100_000_000)
-    connection = await manager.read_engine.connect()
-    first = (await connection.get_raw_connection()).driver_connection
-    forgotten = asyncio.create_task(connection.execute(statement))
-    await running(manager, statement)
-    await connection.close()
-    async with manager.read_engine.connect() as other:
-        assert (await other.get_raw_connection()).driver_connection is not first
-    await asyncio.wait({forgotten})
+    manager = patient_manager
+    with psycopg.connect(database_url) as holder:
+        holder.execute("CREATE TABLE held ()")
+        holder.commit()
+        holder.execute("LOCK TABLE held")
+        connection = await manager.read_engine.connect()
+        first = (await connection.get_raw_connection()).driver_connection
+        forgotten = asyncio.create_task(connection.execute(HELD))
+        await running(manager, HELD)
+        await connection.close()
+        async with manager.read_engine.connect() as other:
+            assert (await other.get_raw_connection()).driver_connection is not first
+        await asyncio.wait({forgotten})
     assert forgotten.exception() is not None
     await manager.close()
 
@@ -583,11 +609,6 @@ async def make_commits_slow(manager: DatabaseSessionManager, seconds: float) -> 
                 "DEFERRED FOR EACH ROW EXECUTE FUNCTION sleep_at_commit()"
             )
         )
-
-
-def counting(number: int) -> TextClause:
-    """Return a statement that takes its time, needs no space, and begins no transaction."""
-    return text(f"SELECT count(*) FROM (SELECT generate_series(1, {number})) AS n")  # noqa: S608
 
 
 async def running(manager: DatabaseSessionManager, statement: TextClause) -> None:
