@@ -55,7 +55,7 @@ async def manager(driver_url: str) -> DatabaseSessionManager:
 @pytest.fixture
 async def patient_manager(driver_url: str) -> DatabaseSessionManager:
     """Give one whose statements end by their time only where nothing else ends them."""
-    return await opened(driver_url, statement_timeout=60.0)
+    return await opened(driver_url, statement_timeout=20.0)
 
 
 async def opened(url: str, statement_timeout: float) -> DatabaseSessionManager:
