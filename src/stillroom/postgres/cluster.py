@@ -8,6 +8,7 @@ that user. No folder's mode is changed. Made for Linux and macOS, tested on Linu
 
 import contextlib
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -222,8 +223,8 @@ class Cluster:
         user = server_user(self.data)
         if user:
             programs = executable_by(programs, user)
-        socket_folder = _make_folder(_socket_parent(), user)
-        new = [_make_folder(self.data.parent, user)] if new_cluster else []
+        socket_folder = _new_folder(_socket_parent())
+        new = [_new_folder(self.data.parent)] if new_cluster else []
         watchdog = Watchdog(
             self.data,
             signal="INT" if self.durable else "QUIT",
@@ -231,6 +232,8 @@ class Cluster:
         )
         locked = self._held.enter_context(contextlib.ExitStack())  # until the watchdog has ended
         self._held.callback(watchdog.close)
+        for folder in (socket_folder, *new):  # now that somebody removes them, whatever happens
+            _make_folder(folder, user)
         server = Server(0, socket_folder, int(self._settings.get("port", PORT)))
         self._launched = _Launched(programs, user, watchdog, server)
         for folder in new:
@@ -370,11 +373,15 @@ def _copy(data: Path, target: Path) -> None:
         shutil.rmtree(target, ignore_errors=True)
 
 
-def _make_folder(parent: Path, user: User | None) -> Path:
-    folder = Path(tempfile.mkdtemp(prefix=".stillroom-", dir=parent))  # its mode is 0700
+def _new_folder(parent: Path) -> Path:
+    """Return a name that nobody has."""
+    return parent / f".stillroom-{secrets.token_hex(4)}"
+
+
+def _make_folder(folder: Path, user: User | None) -> None:
+    folder.mkdir(mode=0o700)
     if user:
         os.chown(folder, user.uid, user.gid)
-    return folder
 
 
 def _socket_parent() -> Path:
