@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from stillroom.engine import EngineSettings, create_engine
+from stillroom.engine import EngineSettings, admission, create_engine
 from stillroom.engine.admission import Line, RefusedError, client
 from stillroom.errors import ClientGoneError
 from stillroom.url import parse_url
@@ -128,18 +128,21 @@ async def test_what_comes_for_somebody_who_has_just_left_is_not_lost() -> None:
     assert laboratory.left == ["a"]
 
 
+class Leaving:
+    """A client that leaves when it is told to."""
+
+    def __init__(self) -> None:
+        self.leaves = asyncio.Event()
+        self.is_watched = False
+
+    async def wait_until_gone(self) -> None:
+        """Return when it has left."""
+        self.is_watched = True
+        await self.leaves.wait()
+
+
 async def test_a_client_that_has_left_waits_no_longer() -> None:
     """It costs no connection."""
-
-    class Leaving:
-        """A client that leaves when it is told to."""
-
-        def __init__(self) -> None:
-            self.leaves = asyncio.Event()
-
-        async def wait_until_gone(self) -> None:
-            await self.leaves.wait()
-
     laboratory = Laboratory()
     leaving = Leaving()
     token = client.set(leaving)
@@ -151,6 +154,20 @@ async def test_a_client_that_has_left_waits_no_longer() -> None:
         await asyncio.wait_for(waiting[0], 10)
 
     assert not laboratory.line.give("a")
+
+
+async def test_who_is_served_soon_is_not_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To look whether a client has left costs a task, and nearly all are there."""
+    monkeypatch.setattr(admission, "UNWATCHED", 60.0)
+    laboratory = Laboratory()
+    leaving = Leaving()
+    client.set(leaving)
+    (waiting,) = await laboratory.join(1)
+    await asyncio.sleep(0)
+    assert not leaving.is_watched
+
+    assert laboratory.line.give("a")
+    assert await waiting == "a"
 
 
 @pytest.fixture

@@ -4,7 +4,8 @@ import asyncio
 import math
 from collections import OrderedDict
 from collections.abc import Callable
-from contextvars import ContextVar
+from contextvars import Context, ContextVar, copy_context
+from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 from stillroom.errors import ClientGoneError
@@ -39,6 +40,9 @@ class Line(Generic[T]):
     be to be late for everybody. So a burst is served as far as there is time; under overload who is
     served has hardly waited, and who is refused is so the sooner the more come. The order is that
     of an adaptive LIFO (https://queue.acm.org/detail.cfm?id=2839461).
+
+    That a client has left is noticed from when it has waited for UNWATCHED seconds, or twice that:
+    to watch one is a sixth of a small request, and most are served before.
     """
 
     def __init__(
@@ -49,7 +53,7 @@ class Line(Generic[T]):
         self._longest = longest
         self._target = target
         self._left_over = left_over
-        self._waiting: OrderedDict[asyncio.Future[T], float] = OrderedDict()  # since when
+        self._waiting: OrderedDict[asyncio.Future[T], _Place] = OrderedDict()
         self._mean_use = 0.0
         self._uses = 0
         self._is_crowded = False
@@ -63,15 +67,11 @@ class Line(Generic[T]):
         """Return a thing; raises RefusedError, ClientGoneError, or what `fail` was given."""
         loop = asyncio.get_running_loop()
         coming: asyncio.Future[T] = loop.create_future()
-        self._waiting[coming] = loop.time()
+        self._waiting[coming] = place = _Place(loop.time())
         if len(self._waiting) > self._room:
             self._is_crowded = True
             self._refuse(next(iter(self._waiting)))
         self._set_timer()
-        whose = client.get()
-        leaving = None if whose is None else asyncio.ensure_future(whose.wait_until_gone())
-        if leaving is not None:
-            leaving.add_done_callback(lambda _: self._refuse(coming, ClientGoneError(_GONE)))
         try:
             return await coming
         except asyncio.CancelledError:
@@ -80,8 +80,8 @@ class Line(Generic[T]):
             raise
         finally:
             self._waiting.pop(coming, None)
-            if leaving is not None:
-                leaving.cancel()
+            if place.leaving is not None:
+                place.leaving.cancel()
 
     def give(self, thing: T) -> bool:
         """Give a thing to the next one; return False where nobody waits."""
@@ -123,8 +123,8 @@ class Line(Generic[T]):
 
     @property
     def _is_late(self) -> bool:
-        since = next(iter(self._waiting.values()))
-        return asyncio.get_running_loop().time() - since > self._target
+        eldest = next(iter(self._waiting.values()))
+        return asyncio.get_running_loop().time() - eldest.since > self._target
 
     @property
     def _is_short(self) -> bool:
@@ -140,22 +140,46 @@ class Line(Generic[T]):
 
     def _set_timer(self) -> None:
         if self._timer is None and self._waiting:
-            eldest = next(iter(self._waiting.values()))
             loop = asyncio.get_running_loop()
-            self._timer = loop.call_at(eldest + self._longest, self._refuse_late)
+            eldest = next(iter(self._waiting.values()))
+            due = min(eldest.since + self._longest, loop.time() + UNWATCHED)
+            self._timer = loop.call_at(due, self._attend)
 
-    def _refuse_late(self) -> None:
+    def _attend(self) -> None:
         self._timer = None
-        latest = asyncio.get_running_loop().time() - self._longest
-        for coming in [coming for coming, since in self._waiting.items() if since <= latest]:
-            self._refuse(coming)
+        now = asyncio.get_running_loop().time()
+        for coming, place in list(self._waiting.items()):
+            if place.since + self._longest <= now:
+                self._refuse(coming)
+            elif place.is_new and place.since + UNWATCHED <= now:
+                self._watch(coming, place)
         self._set_timer()
+
+    def _watch(self, coming: "asyncio.Future[T]", place: "_Place") -> None:
+        place.is_new = False
+        if (whose := place.context.get(client)) is not None:
+            loop = asyncio.get_running_loop()
+            place.leaving = loop.create_task(whose.wait_until_gone(), context=place.context)
+            place.leaving.add_done_callback(lambda _: self._refuse(coming, ClientGoneError(_GONE)))
 
     def _refuse(self, coming: "asyncio.Future[T]", error: Exception | None = None) -> None:
         self._waiting.pop(coming, None)
         if not coming.done():
             coming.set_exception(error or RefusedError())
 
+
+@dataclass
+class _Place:
+    """The place of one in a line."""
+
+    since: float
+    context: Context = field(default_factory=copy_context)
+    is_new: bool = True
+    leaving: "asyncio.Task[None] | None" = None
+
+
+UNWATCHED = 0.02
+"""How long one waits in a line, in seconds, before somebody looks whether its client has left."""
 
 _MEMORY = 50  # uses
 _GONE = "The client left while its request waited for a connection; nothing was done"
