@@ -12,6 +12,7 @@ import pytest
 from pydantic import BaseModel, Field
 from sqlalchemy import Connection, Enum, String, event, func, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, InvalidRequestError, ProgrammingError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, validates
 
 from stillroom import ending
@@ -20,6 +21,7 @@ from stillroom.errors import ConfigurationError, UnknownOutcomeError
 from stillroom.json import JSONInsert
 from stillroom.manager import DatabaseSessionManager
 from stillroom.model import Model
+from stillroom.session import LONGER
 from tests.test_manager import cancel, make_commits_slow, nothing_left
 
 
@@ -60,6 +62,11 @@ class JarView(BaseModel):
 
 NEW_JAR = JSONInsert(Jar, JarView)
 
+Compiled = partial[tuple[str, Any] | None]
+
+UNIQUE = "uq_jars_name"
+"""The name that the base gives to the constraint."""
+
 
 @pytest.fixture
 async def manager(driver_url: str) -> AsyncIterator[DatabaseSessionManager]:
@@ -78,9 +85,15 @@ async def names(manager: DatabaseSessionManager) -> list[str]:
         return list(await session.scalars(select(Jar.name).order_by(Jar.name)))
 
 
-def new(**values: Any) -> partial[bytes]:
-    """Return the work of a `commit_with` that inserts a jar."""
-    return partial(NEW_JAR.run, values=values)
+def new(**values: Any) -> tuple[partial[bytes], None, Compiled]:
+    """Return what `commit_with` takes to insert a jar, which asyncpg does without a Connection."""
+    return alone(NEW_JAR, **values)
+
+
+def alone(insert: JSONInsert, **values: Any) -> tuple[partial[bytes], None, Compiled]:
+    """Return what `commit_with` takes to insert a row."""
+    complete = insert.complete(values)
+    return partial(insert.run, values=complete), None, partial(insert.compiled, values=complete)
 
 
 async def test_the_answer_is_that_of_the_row_that_is_there(
@@ -88,10 +101,10 @@ async def test_the_answer_is_that_of_the_row_that_is_there(
 ) -> None:
     """Defaults of Python, of SQL and of the server are taken, as for an object."""
     async with manager.session() as session:
-        bare = await session.commit_with(new(name="bare"))
+        bare = await session.commit_with(*new(name="bare"))
     async with manager.session() as session:
         whole = await session.commit_with(
-            new(name="whole", colour=Colour.RED, shelf=9, label="x", note="n")
+            *new(name="whole", colour=Colour.RED, shelf=9, label="x", note="n")
         )
     async with manager.session(read_only=True) as session:
         rows = {jar.name: jar for jar in await session.scalars(select(Jar))}
@@ -131,13 +144,13 @@ async def test_it_is_part_of_what_the_session_did_before(manager: DatabaseSessio
     """All of it is committed, or nothing."""
     async with manager.session() as session:
         session.add(Jar(name="added"))
-        await session.commit_with(new(name="with it"))
+        await session.commit_with(*new(name="with it"))
     assert await names(manager) == ["added", "with it"]
 
     with pytest.raises(IntegrityError):
         async with manager.session() as session:
             await Jar.create(session, name="before")
-            await session.commit_with(new(name="added"))
+            await session.commit_with(*new(name="added"))
     assert await names(manager) == ["added", "with it"]
     await nothing_left(manager)
 
@@ -145,11 +158,11 @@ async def test_it_is_part_of_what_the_session_did_before(manager: DatabaseSessio
 async def test_what_a_constraint_refuses_is_an_error(manager: DatabaseSessionManager) -> None:
     """As that of an object; nothing is written and no connection lost."""
     async with manager.session() as session:
-        await session.commit_with(new(name="one"))
+        await session.commit_with(*new(name="one"))
     for _ in range(20):
         async with manager.session() as session:
             with pytest.raises(IntegrityError, match="jars_name"):
-                await session.commit_with(new(name="one"))
+                await session.commit_with(*new(name="one"))
     assert await names(manager) == ["one"]
     await nothing_left(manager)
 
@@ -160,11 +173,11 @@ async def test_a_read_session_and_one_that_has_ended_insert_nothing(
     """PostgreSQL refuses the first, SQLAlchemy the second."""
     async with manager.session(read_only=True) as session:
         with pytest.raises(Exception, match="read-only transaction"):
-            await session.commit_with(new(name="never"))
+            await session.commit_with(*new(name="never"))
     async with manager.session() as session:
         pass
     with pytest.raises(InvalidRequestError, match="closed"):
-        await session.commit_with(new(name="never"))
+        await session.commit_with(*new(name="never"))
     assert await names(manager) == []
 
 
@@ -182,6 +195,76 @@ async def make_inserts_slow(manager: DatabaseSessionManager, seconds: float) -> 
         )
 
 
+@pytest.mark.parametrize(
+    "name", ["before_cursor_execute", "after_cursor_execute", "begin", "commit", "engine_connect"]
+)
+async def test_who_listens_to_the_engine_hears_of_it(
+    manager: DatabaseSessionManager, name: str
+) -> None:
+    """As of any statement that SQLAlchemy runs; nobody else pays for that."""
+    heard: list[str] = []
+    async with manager.session() as session:
+        await session.commit_with(*new(name="unheard"))
+    event.listen(manager.engine.sync_engine, name, lambda *_: heard.append(name))
+
+    async with manager.session() as session:
+        await session.commit_with(*new(name="heard"))
+
+    assert heard == [name]
+    assert await names(manager) == ["heard", "unheard"]
+
+
+async def test_a_deferred_constraint_refuses_it_too(manager: DatabaseSessionManager) -> None:
+    """PostgreSQL looks after the row has come back; that answer is no success."""
+    async with manager.connect() as connection:
+        await connection.execute(
+            text(
+                f"ALTER TABLE jars DROP CONSTRAINT {UNIQUE}, ADD CONSTRAINT {UNIQUE} "
+                "UNIQUE (name) DEFERRABLE INITIALLY DEFERRED"
+            )
+        )
+    async with manager.session() as session:
+        await session.commit_with(*new(name="one"))
+    async with manager.session() as session:
+        with pytest.raises(IntegrityError, match=UNIQUE):
+            await session.commit_with(*new(name="one"))
+    assert await names(manager) == ["one"]
+    await nothing_left(manager)
+
+
+async def test_who_waits_in_vain_for_a_connection_has_sent_nothing(driver_url: str) -> None:
+    """That is no unknown outcome, whether the time is over or the task is cancelled."""
+    manager = DatabaseSessionManager(Base.metadata)
+    manager.init(driver_url, settings=EngineSettings(pool_size=1, pool_timeout=0.2))
+    async with manager.connect() as connection:
+        await manager.create_all(connection)
+    async with manager.connect() as holding:
+        await holding.execute(text("SELECT 1"))
+        async with manager.session() as session:
+            with pytest.raises(PoolTimeoutError):
+                await session.commit_with(*new(name="never"))
+        async with manager.session() as session:
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(session.commit_with(*new(name="nor this")), 0.05)
+
+    async with manager.session() as session:
+        await session.commit_with(*new(name="now"))
+    assert await names(manager) == ["now"]
+    await nothing_left(manager)
+    await manager.close()
+
+
+async def test_it_may_take_as_long_as_its_view_says(impatient: DatabaseSessionManager) -> None:
+    """A longer deadline is one for this statement too."""
+    await make_inserts_slow(impatient, 0.8)
+
+    async with impatient.session() as session:
+        session.info[LONGER] = 10.0
+        await session.commit_with(*new(name="late"))
+
+    assert await names(impatient) == ["late"]
+
+
 @pytest.mark.parametrize("by", ["task", "anyio"])
 async def test_a_cancellation_does_not_cut_it(manager: DatabaseSessionManager, by: str) -> None:
     """It is a COMMIT too: who is cancelled meanwhile learns that when it is done."""
@@ -189,7 +272,7 @@ async def test_a_cancellation_does_not_cut_it(manager: DatabaseSessionManager, b
 
     async def insert() -> None:
         async with manager.session() as session:
-            await session.commit_with(new(name="whole"))
+            await session.commit_with(*new(name="whole"))
 
     await cancel(insert, by, after=0.3)
 
@@ -217,7 +300,7 @@ async def test_a_connection_that_is_lost_meanwhile_is_an_unknown_outcome(
     cutting = asyncio.create_task(cut())
     async with manager.session() as session:
         with pytest.raises(UnknownOutcomeError):
-            await session.commit_with(new(name="cut off"))
+            await session.commit_with(*new(name="cut off"))
     await cutting
     await nothing_left(manager)
 
@@ -239,7 +322,7 @@ async def test_one_that_hangs_is_an_unknown_outcome(impatient: DatabaseSessionMa
 
     async with impatient.session() as session:
         with pytest.raises(UnknownOutcomeError, match="not answered a COMMIT in time"):
-            await session.commit_with(new(name="who knows"))
+            await session.commit_with(*new(name="who knows"))
 
     pool: Any = impatient.engine.pool
     assert pool.checkedout() == 0
@@ -256,7 +339,7 @@ async def test_one_that_takes_too_long_is_cancelled_by_postgresql(
 
     async with impatient.session() as session:
         with pytest.raises(DBAPIError, match="statement timeout"):
-            await session.commit_with(new(name="never"))
+            await session.commit_with(*new(name="never"))
 
     assert await names(impatient) == []
     await nothing_left(impatient)
@@ -353,7 +436,7 @@ async def test_names_are_those_of_the_entity(manager: DatabaseSessionManager) ->
         JSONInsert(Jar, WrongView)
     async with manager.session() as session:
         with pytest.raises(TypeError, match="'jar_id' is no column of Jar"):
-            await session.commit_with(new(name="a", jar_id=uuid4()))
+            await session.commit_with(*new(name="a", jar_id=uuid4()))
         with pytest.raises((IntegrityError, ProgrammingError)):
-            await session.commit_with(new(note="without a name"))
+            await session.commit_with(*new(note="without a name"))
     await nothing_left(manager)

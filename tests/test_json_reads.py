@@ -1,6 +1,7 @@
 """JSON by the sessions of a manager: as cheap as can be, and within what the session has done."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from decimal import Decimal
 from enum import Enum as PyEnum
@@ -11,15 +12,17 @@ import psycopg
 import pytest
 from psycopg.pq import TransactionStatus
 from pydantic import BaseModel, TypeAdapter, create_model
-from sqlalchemy import Engine, Enum, Integer, bindparam, event, func, select
+from sqlalchemy import ARRAY, Engine, Enum, Integer, String, bindparam, event, func, select
 from sqlalchemy.exc import DBAPIError, InvalidRequestError, StatementError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from stillroom.engine.alone import can_read_alone
 from stillroom.engine.pool import ConnectionPool
-from stillroom.engine.reading import can_read_alone
 from stillroom.json import JSONRow, JSONSelect
 from stillroom.manager import DatabaseSessionManager
 from stillroom.model import Model
+from stillroom.postgres import Cluster
+from tests.conftest import DRIVERS
 from tests.test_manager import cancel, nothing_left
 
 
@@ -271,6 +274,40 @@ async def test_who_listens_hears_of_a_lone_read(
         assert engine._has_events
         assert await ONE_JAR.get(session, RED.id)
     assert ["convert_to" in statement for statement in heard] == [True]
+
+
+class Said(BaseModel):
+    """Show a text."""
+
+    text: str
+
+
+TEXTS = ["", "a", 'say "hello"', "back\\slash", "\t\n\r\x01\x1f\x7f", "\u2028é🫙", "</script>"]
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+@pytest.mark.parametrize("which", ["cluster", "older_cluster"])
+async def test_texts_mean_the_same_on_an_older_postgresql(
+    request: pytest.FixtureRequest, which: str, driver: str
+) -> None:
+    """From 17 on there is a faster way to write them, in the first answer or the next."""
+    cluster: Cluster = request.getfixturevalue(which)
+    cluster.create_database(f"texts_{driver}")
+    manager = DatabaseSessionManager(Base.metadata)
+    url = cluster.url(f"texts_{driver}")
+    manager.init(url.replace("postgresql://", f"postgresql+{driver}://"))
+    given = bindparam("given", type_=ARRAY(String))
+    said = JSONSelect(select(func.unnest(given, type_=String).label("text")), Said)
+    for _ in range(2):
+        async with manager.session(read_only=True) as session:
+            answer = json.loads(await said.all(session, given=TEXTS))
+        assert answer == [{"text": text} for text in TEXTS]
+    dialect = manager.read_engine.dialect
+    compiled = said._all.compiled(dialect, {"given": TEXTS})
+    assert compiled is not None
+    assert dialect.server_version_info is not None
+    assert ("JSON_SCALAR(" in compiled[0]) == (dialect.server_version_info >= (17,))
+    await manager.close()
 
 
 @pytest.mark.parametrize("read_only", [True, False])

@@ -29,6 +29,7 @@ from tests.conftest import DRIVERS, NewDatabase
 from tests.mutations import ROOT
 from tests.pgbouncer import DEBIAN, KINDS, LATER, SESSIONS, PgBouncer, run_pgbouncer
 from tests.requests import Load, load
+from tests.test_json_inserts import alone
 
 MOST_STATEMENTS = 20
 """How many prepared statements a session of PostgreSQL may have."""
@@ -198,7 +199,7 @@ async def test_all_ways_to_read_and_write_go_through(manager: DatabaseSessionMan
         async with session.begin_nested():
             await Jar.create(session, name="green", colour=Colour.GREEN)
     async with manager.session() as session:
-        made = await session.commit_with(lambda it: NEW_JAR.run(it, {"name": "alone"}))
+        made = await session.commit_with(*alone(NEW_JAR, name="alone"))
         assert JarSchema.model_validate_json(made).name == "alone"
     async with manager.session(read_only=True) as session:
         assert await ONE_JAR.get(session, 1) == b'{"id":1,"name":"jar-0"}'
@@ -215,7 +216,7 @@ async def test_a_lone_insert_has_a_timeout_too(manager: DatabaseSessionManager, 
         other.execute("LOCK TABLE jars")
         async with manager.session() as session:
             with pytest.raises(DBAPIError, match="lock timeout"):
-                await session.commit_with(lambda it: NEW_JAR.run(it, {"name": "alone"}))
+                await session.commit_with(*alone(NEW_JAR, name="alone"))
 
 
 async def test_a_restart_of_pgbouncer_fails_nobody(
@@ -336,7 +337,7 @@ async def test_one_that_is_declared_and_not_there_costs_nothing_but_time(driver_
     async with manager.connect() as connection:
         await manager.create_all(connection)
     async with manager.session() as session:
-        await session.commit_with(lambda it: NEW_JAR.run(it, {"name": "alone"}))
+        await session.commit_with(*alone(NEW_JAR, name="alone"))
         assert (await session.execute(SETTINGS)).one() == ("10s", "0", "off")
     async with manager.session(read_only=True) as session:
         assert (await session.execute(SETTINGS)).one() == ("10s", "0", "on")

@@ -139,7 +139,8 @@ class DatabaseSessionManager:
         engines = self._of_this_loop()
         share = engines.long_reads if read_only else engines.long_writes
         try:
-            await asyncio.wait_for(share.acquire(), self.settings.pool_timeout)
+            async with asyncio.timeout(self.settings.pool_timeout):
+                await share.acquire()
         except TimeoutError:
             msg = (
                 "Half of the pool's connections are in use by streams, imports or exports, and no "

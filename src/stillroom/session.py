@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, event, text
+from sqlalchemy import Connection, Dialect, Engine, event, text
 from sqlalchemy.exc import DBAPIError, InvalidRequestError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session, SessionTransaction
@@ -14,14 +14,10 @@ from sqlalchemy.util import greenlet_spawn
 
 from stillroom.deferred import DeferredSession
 from stillroom.ending import ask_to_end, keep, log_loss, outwait
+from stillroom.engine.alone import take, write_alone
 from stillroom.engine.commit import inquiry_of
 from stillroom.engine.driver import hang_up, is_busy
-from stillroom.engine.reading import (
-    enter_autocommit,
-    is_at_rest,
-    is_autocommit,
-    leave_autocommit,
-)
+from stillroom.engine.reading import is_at_rest, is_autocommit, leave_autocommit
 from stillroom.errors import UnknownOutcomeError
 
 logger = logging.getLogger("stillroom")
@@ -142,34 +138,42 @@ class ServiceSession(DeferredSession):
         await self._finish(asyncio.ensure_future(super().commit()))
 
     async def commit_with(
-        self, work: Callable[[Connection], T], find: Callable[[Connection], T | None] | None = None
+        self,
+        work: Callable[[Connection], T],
+        find: Callable[[Connection], T | None] | None = None,
+        compiled: Callable[[Dialect], tuple[str, Any] | None] | None = None,
     ) -> T:
         """Commit, together with one last statement; return what the function returns that runs it.
 
         Where the session has done nothing before, that statement is a transaction by itself, in one
         round trip. It is kept from cancellations as a COMMIT is, and raises what `commit` raises.
         With `find` it may be run again when its connection was lost: it is an INSERT with a key of
-        its own, and `find` returns what it would have, where the row is there already.
+        its own, and `find` returns what it would have, where the row is there already. `compiled`
+        returns the text and the parameters of the statement, if `work` returns its first value: it
+        may then run without a Connection.
         """
-        if READS in self.info or _HAS_ENDED in self.info or self._has_work():
+        if READS in self.info or _HAS_ENDED in self.info or LONGER in self.info or self._has_work():
             done = await self.run_sync(_on_its_connection, work)
             await self.commit()
             return done
         await asyncio.sleep(0)  # a cancellation that is due arrives here, before it is sent
-        committing: asyncio.Future[Any] = asyncio.ensure_future(
-            greenlet_spawn(self._run_alone, work)
-        )
+        engine = self._engine.sync_engine
+        proxied = await take(engine)
+        self.note(proxied)
+        if _HAS_ENDED in self.info:
+            await greenlet_spawn(proxied.close)
+            raise InvalidRequestError(_ENDED)
+        committing = asyncio.ensure_future(write_alone(engine, proxied, work, compiled))
         # PostgreSQL ends a statement after the same time, and what it says then is worth a wait.
         try:
             await self._finish(committing, more=_GRACE)
         except UnknownOutcomeError:
-            inquiry = inquiry_of(self._engine.sync_engine)
+            inquiry = inquiry_of(engine)
             if find is None or inquiry is None or not committing.done():
                 raise
             committing = asyncio.ensure_future(inquiry.repeat(work, find))
             await self._finish(committing)
-        result: T = committing.result()
-        return result
+        return committing.result()
 
     async def close(self) -> None:
         """Roll back what is not committed and return the connection; the session has ended.
@@ -198,30 +202,11 @@ class ServiceSession(DeferredSession):
         session = self.sync_session
         return bool(self.in_transaction() or session.new or session.dirty or session.deleted)
 
-    def _run_alone(self, work: Callable[[Connection], T]) -> T:
-        with self._engine.sync_engine.connect() as connection:
-            if _HAS_ENDED in self.info:
-                raise InvalidRequestError(_ENDED)
-            self.info[_CONNECTION] = connection
-            enter_autocommit(connection)
-            try:
-                result = work(connection)
-                connection.commit()  # for those who listen: PostgreSQL has done it
-            except DBAPIError as error:
-                if getattr(error.orig, "sqlstate", None) == "25006":
-                    connection.invalidate()  # its server takes no writes any more
-                raise
-            finally:
-                if not connection.invalidated:
-                    leave_autocommit(connection)
-        return result
-
     def _under_way(self, *, is_reading: bool = False) -> PoolProxiedConnection | None:
-        connection = self._connection_in_use()
-        pooled = connection.connection if connection is not None else self._lone
-        if pooled is None or pooled.dbapi_connection is None:
+        held = self._held()
+        if held is None or held.dbapi_connection is None:
             return None
-        return pooled if is_reading or is_busy(pooled.dbapi_connection) else None
+        return held if is_reading or is_busy(held.dbapi_connection) else None
 
     def _time_left(self, timeout: float) -> float:
         """Return how long the end of the work may take; 0 is no limit."""
@@ -266,6 +251,10 @@ class ServiceSession(DeferredSession):
             return None
         return connection
 
+    def _held(self) -> PoolProxiedConnection | None:
+        connection = self._connection_in_use()
+        return self._lone if connection is None else connection.connection
+
     async def _end(self, end: Any) -> None:
         if _LEFT_BEHIND in self.info:
             return
@@ -309,11 +298,12 @@ def _failure(committing: asyncio.Future[Any]) -> BaseException | None:
     return failure
 
 
-def _leave_behind(session: AsyncSession, committing: asyncio.Future[Any]) -> None:
+def _leave_behind(session: ServiceSession, committing: asyncio.Future[Any]) -> None:
     session.info[_LEFT_BEHIND] = True
-    connection: Connection = session.info[_CONNECTION]
-    driver_connection: Any = connection.connection.driver_connection
-    connection.detach()  # its place in the pool is free from now on
+    held = session._held()
+    assert held is not None  # noqa: S101  (it is taken before it commits)
+    driver_connection: Any = held.driver_connection
+    held.detach()  # its place in the pool is free from now on
     keep(asyncio.ensure_future(_await_outcome(session, committing, driver_connection)))
 
 

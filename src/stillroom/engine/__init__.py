@@ -11,6 +11,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
+from stillroom.engine.alone import own_listeners
 from stillroom.engine.commit import refuse_lost_commit, settle_lost_commits
 from stillroom.engine.hosts import Hosts
 from stillroom.engine.limits import limited_by_asyncpg, limited_by_psycopg
@@ -105,11 +106,12 @@ def create_engine(url: URL, settings: EngineSettings, **options: Any) -> AsyncEn
     `options` go to SQLAlchemy's create_async_engine and win over what is chosen here.
     """
     engine = _create_engine(url, settings, {}, options)
-    refuse_lost_commit(engine.sync_engine)
-    if url.get_driver_name() == "asyncpg":
-        renew_old_plans(engine.sync_engine)
-    if settings.settle_commits and "poolclass" not in options:
-        settle_lost_commits(engine.sync_engine, inquiry(url, settings))
+    with own_listeners(engine.sync_engine):
+        refuse_lost_commit(engine.sync_engine)
+        if url.get_driver_name() == "asyncpg":
+            renew_old_plans(engine.sync_engine)
+        if settings.settle_commits and "poolclass" not in options:
+            settle_lost_commits(engine.sync_engine, inquiry(url, settings))
     return engine
 
 

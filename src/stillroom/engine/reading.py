@@ -5,18 +5,16 @@ by itself reads what it would read between BEGIN and ROLLBACK, in one round trip
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Connection, event
 from sqlalchemy.engine import Engine
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import MissingGreenlet
-from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
-from sqlalchemy.util import greenlet_spawn
+from sqlalchemy.pool import ConnectionPoolEntry
 
-from stillroom.engine.driver import busy_lock, fetch_row, fetches_rows, is_quiet
+from stillroom.engine.driver import is_quiet
 from stillroom.engine.pooler import goes_through_pooler
 from stillroom.errors import ConfigurationError
 
@@ -43,7 +41,7 @@ def hold_to_reading(engine: Engine) -> None:
         elif (
             cursor.server_side
             or dialect.default_isolation_level != "READ COMMITTED"
-            or not _is_the_same_alone(statement)
+            or not is_the_same_alone(statement)
         ):
             leave_autocommit(connection)
 
@@ -62,39 +60,12 @@ def hold_to_reading(engine: Engine) -> None:
     event.listen(engine, "checkin", end)
 
 
-def can_read_alone(engine: Engine, statement: str) -> bool:
-    """Say whether `read_alone` answers a statement as a connection would, and nobody watches it."""
-    return (
-        not (engine._has_events or engine._should_log_info() or goes_through_pooler(engine.dialect))
-        and getattr(engine.dialect, "default_isolation_level", None) == "READ COMMITTED"
-        and _is_the_same_alone(statement)
-    )
-
-
-async def read_alone(
-    engine: Engine,
-    statement: str,
-    parameters: Any,
-    note: Callable[[PoolProxiedConnection], None],
-) -> Sequence[Any] | None:
-    """Return the first row of a statement that needs no transaction, or None.
-
-    It goes without SQLAlchemy's Connection and result, which cost as much as PostgreSQL's answer;
-    with asyncpg without its cursor and, where a connection lies ready, a greenlet too. An error is
-    what it would be with them. `note` is told on which connection it runs.
-    """
-    if not fetches_rows(engine.dialect):
-        return await greenlet_spawn(_read_by_cursor, engine, statement, parameters, note)
-    proxied = await _connection(engine)
-    note(proxied)
-    try:
-        async with busy_lock(proxied.dbapi_connection):
-            return await fetch_row(proxied.dbapi_connection, statement, parameters)
-    except BaseException as error:
-        await greenlet_spawn(_raise, error, engine, proxied, statement, parameters)
-        raise
-    finally:
-        proxied.close()
+@lru_cache(maxsize=2048)
+def is_the_same_alone(statement: str) -> bool:
+    """Say whether a statement is answered the same, and does the same, without a transaction."""
+    if _SELECT.match(statement) is None or _COMMENT.search(statement) is not None:
+        return False
+    return all(_HARMLESS.fullmatch(found[1]) for found in _PARENTHESIS.finditer(statement))
 
 
 def is_autocommit(connection: Connection) -> bool:
@@ -122,53 +93,6 @@ def leave_autocommit(connection: Connection) -> None:
     if is_autocommit(connection):
         level = connection.dialect.default_isolation_level or "READ COMMITTED"
         connection.dialect.set_isolation_level(_dbapi_connection(connection), level)
-
-
-async def _connection(engine: Engine) -> PoolProxiedConnection:
-    pool: Any = engine.pool
-    await pool.reserve()
-    try:
-        return engine.raw_connection()
-    except MissingGreenlet:  # it has become stale since, within a microsecond, and is made anew
-        return await greenlet_spawn(engine.raw_connection)
-
-
-def _read_by_cursor(
-    engine: Engine,
-    statement: str,
-    parameters: Any,
-    note: Callable[[PoolProxiedConnection], None],
-) -> Sequence[Any] | None:
-    proxied = engine.raw_connection()
-    note(proxied)
-    cursor = proxied.cursor()
-    try:
-        cursor.execute(statement, parameters)
-        row: Sequence[Any] | None = cursor.fetchone()
-        cursor.close()
-    except BaseException as error:
-        _raise(error, engine, proxied, statement, parameters)
-        raise
-    finally:
-        proxied.close()
-    return row
-
-
-def _raise(
-    error: BaseException,
-    engine: Engine,
-    proxied: PoolProxiedConnection,
-    statement: str,
-    parameters: Any,
-) -> None:
-    """Raise the error of a driver as a Connection would, which gives up one that is lost."""
-    if isinstance(error, Exception) and not isinstance(error, engine.dialect.loaded_dbapi.Error):
-        return
-    connection = Connection(engine, proxied)
-    try:
-        raise error  # noqa: TRY301  (it is taken from what is handled, and a greenlet handles nothing)
-    except BaseException:  # noqa: BLE001  (this raises it)
-        connection._handle_dbapi_exception(error, statement, parameters, None, None)
 
 
 def _dbapi_connection(connection: Connection) -> DBAPIConnection:
@@ -203,14 +127,6 @@ def _refuse_to_write(options: Mapping[str, Any]) -> None:
         raise ConfigurationError(msg)
 
 
-@lru_cache(maxsize=2048)
-def _is_the_same_alone(statement: str) -> bool:
-    """Say whether a statement is answered the same, and does the same, without a transaction."""
-    if _SELECT.match(statement) is None or _COMMENT.search(statement) is not None:
-        return False
-    return all(_HARMLESS.fullmatch(found[1]) for found in _PARENTHESIS.finditer(statement))
-
-
 _SELECT = re.compile(r"\s*(SELECT|WITH|VALUES)\b", re.IGNORECASE)
 _COMMENT = re.compile(r"/\*|--")
 _PARENTHESIS = re.compile(r"([\w\".$]*)\s*\(")
@@ -226,19 +142,19 @@ _HARMLESS = re.compile(
     order | row | select | similar | some | then | time | timestamp | timestamptz | union |
     using | values | varchar | when | where | within | group |
     abs | age | array_agg | array_length | array_position | array_to_string | avg | bool_and |
-    bool_or | btrim | cardinality | ceil | ceiling | char_length | coalesce | concat | concat_ws
-    | convert_from | convert_to | count | cube | cume_dist | date | date_part | date_trunc |
-    decode | dense_rank | encode | every | extract | first_value | floor | generate_series |
-    greatest | grouping | json_agg | json_array_length | json_build_array | json_build_object |
-    json_object_agg | jsonb_agg | jsonb_array_elements | jsonb_array_length | jsonb_build_array
-    | jsonb_build_object | jsonb_object_agg | jsonb_path_exists | jsonb_typeof | lag |
-    last_value | lead | least | left | length | lower | lpad | ltrim | make_date | make_interval
-    | max | md5 | min | mod | nth_value | ntile | nullif | percentile_cont | percentile_disc |
-    plainto_tsquery | position | power | rank | regexp_match | regexp_replace | replace | right
-    | rollup | round | row_number | row_to_json | rpad | rtrim | sets | split_part | sqrt |
-    starts_with | string_agg | string_to_array | strpos | substr | substring | sum | timezone |
-    to_char | to_date | to_json | to_jsonb | to_number | to_timestamp | to_tsquery | to_tsvector |
-    trim | trunc | ts_rank | unnest | upper | websearch_to_tsquery | width_bucket
+    bool_or | btrim | cardinality | ceil | ceiling | char_length | coalesce | concat | concat_ws |
+    convert_from | convert_to | count | cube | cume_dist | date | date_part | date_trunc | decode |
+    dense_rank | encode | every | extract | first_value | floor | generate_series | greatest |
+    grouping | json_agg | json_array_length | json_build_array | json_build_object |
+    json_object_agg | json_scalar | jsonb_agg | jsonb_array_elements | jsonb_array_length |
+    jsonb_build_array | jsonb_build_object | jsonb_object_agg | jsonb_path_exists | jsonb_typeof |
+    lag | last_value | lead | least | left | length | lower | lpad | ltrim | make_date |
+    make_interval | max | md5 | min | mod | nth_value | ntile | nullif | percentile_cont |
+    percentile_disc | plainto_tsquery | position | power | rank | regexp_match | regexp_replace |
+    replace | right | rollup | round | row_number | row_to_json | rpad | rtrim | sets | split_part
+    | sqrt | starts_with | string_agg | string_to_array | strpos | substr | substring | sum |
+    timezone | to_char | to_date | to_json | to_jsonb | to_number | to_timestamp | to_tsquery |
+    to_tsvector | trim | trunc | ts_rank | unnest | upper | websearch_to_tsquery | width_bucket
     """,
     re.IGNORECASE | re.VERBOSE,
 )

@@ -40,6 +40,7 @@ class InsertResponse(Response):
         super().__init__(status_code=status_code, headers=headers)
         complete = insert.complete(values)
         self._work = partial(insert.run, values=complete)
+        self._compiled = partial(insert.compiled, values=complete)
         self._find = partial(insert.find, values=complete) if insert.makes_key(values) else None
         self._session = session
         self._is_done = False
@@ -52,7 +53,7 @@ class InsertResponse(Response):
     async def run(self, *, commits: bool = True) -> None:
         """Insert the row, and commit, unless that is left to somebody who has more to write."""
         if isinstance(self._session, ServiceSession) and commits:
-            self.body = await self._session.commit_with(self._work, self._find)
+            self.body = await self._session.commit_with(self._work, self._find, self._compiled)
         else:
             self.body = await self._session.run_sync(lambda it: self._work(it.connection()))
         self.headers["content-length"] = str(len(self.body))

@@ -97,6 +97,7 @@ class _ListResponse(StreamingResponse):
     async def _parts(self) -> AsyncGenerator[bytes]:
         # One part is held back: only when the rows end is it known to be the last.
         held: bytes | None = None
+        before = self.opening
         self._is_whole = True
         async with (
             self._manager.long_session(read_only=True) as session,
@@ -109,13 +110,14 @@ class _ListResponse(StreamingResponse):
                     continue
                 if held is not None:
                     self._is_whole = self._is_reading = False
-                    yield held
+                    yield before + held
+                    before = b""
                     if self._has_left:
                         return
                     self._is_reading = True
-                held = (self.opening if held is None else b"") + part
+                held = part
             self._is_reading = False
-        yield self.empty if held is None else held + self.closing
+        yield self.empty if held is None else b"".join((before, held, self.closing))
 
     async def _dump(
         self, model: TypeAdapter[Any], parts: AsyncIterator[Any]

@@ -5,12 +5,12 @@ and ``await users.all(session)`` are bytes that mean what FastAPI would have sen
 The model documents the answer; whether the select has what it says is looked at when it is made.
 """
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Any
 
 from pydantic import BaseModel
-from sqlalchemy import ColumnElement, Integer, bindparam, literal_column, select
+from sqlalchemy import ColumnElement, Integer, Text, bindparam, literal_column, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from stillroom.joins import AnySelect
@@ -52,7 +52,9 @@ class JSONSelect:
         self._first = ReadyStatement(self._each.limit(literal_column("1")))
         self._all = ReadyStatement(select(utf8(array_text_from(rows))))
         self._lines = select(line_from(rows))
-        self._few = ReadyStatement(lines_of_few(self._lines, bindparam(_MOST, type_=Integer)))
+        self._few = ReadyStatement(
+            lines_of_few(rows, bindparam(_MOST, type_=Integer), bindparam(_BETWEEN, type_=Text))
+        )
         self._were_many = False
 
     async def first(self, session: AsyncSession, /, **values: Any) -> bytes | None:
@@ -65,35 +67,35 @@ class JSONSelect:
         row = await read_row(session, self._all, values)
         return b"[]" if row is None else row[0]
 
-    async def in_parts(
-        self, session: AsyncSession, size: int, /, **values: Any
-    ) -> AsyncGenerator[bytes]:
+    def in_parts(self, session: AsyncSession, size: int, /, **values: Any) -> AsyncGenerator[bytes]:
         """Read every row, as objects with commas between them, in pieces of any length.
 
         Up to `size` rows are one piece, made by PostgreSQL; more are sent by COPY, in constant
         memory. The session has a transaction of its own then, which no timeout of a statement ends.
         """
-        async with aclosing(self.in_lines(session, size, **values)) as pieces:
-            async for piece in pieces:
-                yield piece.replace(b"\n", b",")
+        return self._pieces(session, size, ",", values)
 
-    async def in_lines(
-        self, session: AsyncSession, size: int, /, **values: Any
-    ) -> AsyncGenerator[bytes]:
+    def in_lines(self, session: AsyncSession, size: int, /, **values: Any) -> AsyncGenerator[bytes]:
         """Do the same with line breaks between the objects: JSON Lines, but for the last break."""
+        return self._pieces(session, size, "\n", values)
+
+    async def _pieces(
+        self, session: AsyncSession, size: int, between: str, values: Mapping[str, Any]
+    ) -> AsyncGenerator[bytes]:
         # Whether there are more than a few is asked first only where the last answer had few.
         if not self._were_many:
-            row = await read_row(session, self._few, {_MOST: size, **values})
+            few = {_MOST: size, _BETWEEN: between, **values}
+            row = await read_row(session, self._few, few)
             if row is not None and row[0] is not None:
                 yield row[0]
                 return
         end, rows = b"", 0
-        async with aclosing(copy_lines(session, self._lines, values)) as pieces:
-            async for piece in pieces:
+        async with aclosing(copy_lines(session, self._lines, values)) as lines:
+            async for piece in lines:
                 rows += piece.count(b"\n")
                 whole = end + piece
                 end = b"\n" if whole.endswith(b"\n") else b""
-                yield whole.removesuffix(b"\n")
+                yield whole.removesuffix(b"\n").replace(b"\n", between.encode())
         self._were_many = rows > size
 
 
@@ -132,5 +134,6 @@ def object_of(statement: AnySelect, model: type[BaseModel], *, of: Any) -> Colum
     return nested(statement, model, of, is_many=False)
 
 
+# Bind parameters: how many rows are few, and what stands between them.
 _MOST = "stillroom_most"
-"""The bind parameter for how many rows are few."""
+_BETWEEN = "stillroom_between"

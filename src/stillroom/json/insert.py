@@ -5,7 +5,7 @@ from typing import Any
 from uuid import UUID
 
 from pydantic import BaseModel
-from sqlalchemy import CTE, Column, Connection, bindparam, insert, inspect, select
+from sqlalchemy import CTE, Column, Connection, Dialect, bindparam, insert, inspect, select
 from sqlalchemy.orm import Mapper, aliased
 
 from stillroom.errors import ConfigurationError
@@ -53,6 +53,15 @@ class JSONInsert:
         assert row is not None  # noqa: S101  (INSERT ... RETURNING has one)
         answer: bytes = row[0]
         return answer
+
+    def compiled(self, dialect: Dialect, values: Mapping[str, Any]) -> tuple[str, Any] | None:
+        """Return the statement of `run` as a driver takes it, None where it has to be run.
+
+        Its first value is the row as an object.
+        """
+        given = self.complete(values)
+        statement = self._statement(frozenset(given))
+        return statement.compiled(dialect, {f"{_NEW}{name}": it for name, it in given.items()})
 
     def complete(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return the values, and the defaults of those that are not given."""

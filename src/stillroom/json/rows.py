@@ -14,6 +14,7 @@ from sqlalchemy import (
     ColumnElement,
     Date,
     DateTime,
+    Enum,
     Float,
     FromClause,
     Integer,
@@ -44,6 +45,7 @@ from stillroom.json.conversion import (
     takes_null,
 )
 from stillroom.json.relationships import related
+from stillroom.json.scalar import json_scalar
 
 
 def rows_of(
@@ -166,22 +168,25 @@ def line_from(rows: NamedFromClause) -> ColumnElement[str]:
     return line
 
 
-def lines_of_few(lines: AnySelect, most: ColumnElement[int]) -> AnySelect:
+def lines_of_few(
+    rows: NamedFromClause, most: ColumnElement[int], between: ColumnElement[str]
+) -> AnySelect:
     """Return the select of all lines as one value of bytes, which is NULL where they are many."""
-    some = lines.limit(most + literal_column("1")).subquery()
-    text = func.string_agg(some.c[0], literal_column(r"E'\n'"))
+    some = select(rows).limit(most + literal_column("1")).subquery()
+    text = func.string_agg(line_from(some), between)
     text = func.coalesce(text, literal_column("''"))
     return select(case((func.count() <= most, utf8(text)))).select_from(some)
 
 
 def _text_of(column: ColumnElement[Any]) -> ColumnElement[str]:
-    """Return the JSON of a value as text, which to_json() writes unless it is that of a column."""
+    """Return the JSON of a value as text, which is that of some columns as they are."""
     text: ColumnElement[str] = cast(column, Text)
     is_stored = all(isinstance(it, Column) for it in column.base_columns)
     if is_stored and isinstance(column.type, Uuid):
         text = _literal('"') + text + _literal('"')
     elif not (is_stored and isinstance(column.type, _AS_TEXT)):
-        text = cast(func.to_json(column), Text)
+        is_text = isinstance(column.type, String) and not isinstance(column.type, Enum)
+        text = cast(json_scalar(column) if is_text else func.to_json(column), Text)
     return func.coalesce(text, _literal("null"), type_=Text)
 
 

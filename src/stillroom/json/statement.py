@@ -11,7 +11,7 @@ from sqlalchemy.pool import PoolProxiedConnection
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.util import greenlet_spawn
 
-from stillroom.engine.reading import can_read_alone, read_alone
+from stillroom.engine.alone import can_read_alone, read_alone
 from stillroom.joins import AnySelect
 from stillroom.session import ServiceSession
 
@@ -31,10 +31,9 @@ class ReadyStatement:
 
         Raises sqlalchemy.exc.StatementError where a bind parameter has no value.
         """
-        compiled = self._for(connection.dialect)
-        if compiled is None or not compiled.has_all(values):
+        if (compiled := self.compiled(connection.dialect, values)) is None:
             return connection.execute(self.select, dict(values)).first()
-        return connection.exec_driver_sql(compiled.sql, compiled.parameters(values)).first()
+        return connection.exec_driver_sql(*compiled).first()
 
     async def row_alone(
         self,
@@ -43,9 +42,9 @@ class ReadyStatement:
         note: Callable[[PoolProxiedConnection], None],
     ) -> Sequence[Any] | None:
         """Do the same on a connection that is held no longer, of which `note` is told."""
-        compiled = self._for(engine.dialect)
-        if compiled and compiled.has_all(values) and can_read_alone(engine, compiled.sql):
-            return await read_alone(engine, compiled.sql, compiled.parameters(values), note)
+        compiled = self.compiled(engine.dialect, values)
+        if compiled is not None and can_read_alone(engine, compiled[0]):
+            return await read_alone(engine, *compiled, note)
 
         def read() -> Sequence[Any] | None:
             with engine.connect() as connection:
@@ -54,9 +53,22 @@ class ReadyStatement:
 
         return await greenlet_spawn(read)
 
+    def compiled(self, dialect: Dialect, values: Mapping[str, Any]) -> tuple[str, Any] | None:
+        """Return the text and the parameters as the driver takes them, None where it has neither.
+
+        That is a text which depends on the values, or a bind parameter that has none.
+        """
+        compiled = self._for(dialect)
+        if compiled is None or not compiled.has_all(values):
+            return None
+        return compiled.sql, compiled.parameters(values)
+
     def _for(self, dialect: Dialect) -> "_Compiled | None":
         if dialect not in self._compiled:
-            self._compiled[dialect] = _compile(self.select, dialect)
+            compiled = _compile(self.select, dialect)
+            if dialect.server_version_info is None:  # it may be another text for that
+                return compiled
+            self._compiled[dialect] = compiled
         return self._compiled[dialect]
 
 
