@@ -335,6 +335,18 @@ async def test_a_line_is_one_line_whatever_is_in_it(session: AsyncSession) -> No
         assert json.loads(b"".join(parts)) == {"name": name, "data": {"a": 1}}
 
 
+async def test_a_sign_of_percent_is_one_in_every_answer(session: AsyncSession) -> None:
+    """The drivers disagree on what it means in a statement, and in one with values."""
+    session.add(Owner(id=1, name="50 %"))
+    await session.flush()
+    half = create_model("Half", name=(str, Field(serialization_alias="a%s")))
+    for of in (select(Owner.name), select(Owner.name).where(Owner.name.like("%0 \\%"))):
+        line = JSONSelect(of, half)
+        for size in (1, 0):
+            parts = [part async for part in line.in_lines(session, size)]
+            assert json.loads(b"".join(parts)) == {"a%s": "50 %"}
+
+
 @pytest.mark.parametrize("ends", [True, False])
 async def test_a_copy_leaves_the_session_as_it_was(session: AsyncSession, ends: bool) -> None:
     """With its transaction and its timeout, also where the reader stops in the middle."""

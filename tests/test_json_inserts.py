@@ -316,7 +316,9 @@ async def impatient(driver_url: str) -> AsyncIterator[DatabaseSessionManager]:
     await manager.close()
 
 
-async def test_one_that_hangs_is_an_unknown_outcome(impatient: DatabaseSessionManager) -> None:
+async def test_one_that_hangs_is_an_unknown_outcome(
+    impatient: DatabaseSessionManager, caplog: pytest.LogCaptureFixture
+) -> None:
     """After the deadline the slot is free and the error says so; it runs to its end."""
     await make_commits_slow(impatient, 3)
 
@@ -329,6 +331,7 @@ async def test_one_that_hangs_is_an_unknown_outcome(impatient: DatabaseSessionMa
     assert await names(impatient) == []
     await asyncio.gather(*ending._endings)
     assert await names(impatient) == ["who knows"]
+    assert "The COMMIT whose outcome was unknown has succeeded" in caplog.messages
 
 
 async def test_one_that_takes_too_long_is_cancelled_by_postgresql(

@@ -17,6 +17,7 @@ from stillroom.ending import ask_to_end, keep, log_loss, outwait
 from stillroom.engine.alone import take, write_alone
 from stillroom.engine.commit import inquiry_of
 from stillroom.engine.driver import hang_up, is_busy
+from stillroom.engine.listeners import pool_is_heard
 from stillroom.engine.reading import is_at_rest, is_autocommit, leave_autocommit
 from stillroom.errors import UnknownOutcomeError
 
@@ -204,7 +205,7 @@ class ServiceSession(DeferredSession):
 
     def _under_way(self, *, is_reading: bool = False) -> PoolProxiedConnection | None:
         held = self._held()
-        if held is None or held.dbapi_connection is None:
+        if held is None or held.dbapi_connection is None or _LEFT_BEHIND in self.info:
             return None
         return held if is_reading or is_busy(held.dbapi_connection) else None
 
@@ -221,7 +222,7 @@ class ServiceSession(DeferredSession):
         try:
             cancelled = await outwait(committing, self._time_left(timeout and timeout + more))
         finally:
-            del self.info[_COMMITTING]
+            self.info.pop(_COMMITTING, None)
         if committing.done():
             failure = _failure(committing)
         else:
@@ -235,8 +236,8 @@ class ServiceSession(DeferredSession):
     def _has_nothing_to_undo(self) -> bool:
         if (connection := self._connection_in_use()) is None:
             return not self.in_transaction()
-        if connection.get_execution_options():
-            return False  # the pool takes back what they have set, which may ask PostgreSQL
+        if connection.get_execution_options() or pool_is_heard(connection.engine):
+            return False  # what the pool does on the return of the connection may ask PostgreSQL
         return is_autocommit(connection) and is_at_rest(connection)
 
     async def _close(self) -> None:
@@ -300,10 +301,11 @@ def _failure(committing: asyncio.Future[Any]) -> BaseException | None:
 
 def _leave_behind(session: ServiceSession, committing: asyncio.Future[Any]) -> None:
     session.info[_LEFT_BEHIND] = True
+    driver_connection: Any = None
     held = session._held()
-    assert held is not None  # noqa: S101  (it is taken before it commits)
-    driver_connection: Any = held.driver_connection
-    held.detach()  # its place in the pool is free from now on
+    if held is not None and held.is_valid:  # it is not where it was lost, and the work is repeated
+        driver_connection = held.driver_connection
+        held.detach()  # its place in the pool is free from now on
     keep(asyncio.ensure_future(_await_outcome(session, committing, driver_connection)))
 
 
@@ -315,7 +317,8 @@ async def _await_outcome(
     outcome = f"failed: {type(failure).__name__}" if failure else "succeeded"
     logger.warning("The COMMIT whose outcome was unknown has %s", outcome)
     await AsyncSession.close(session)
-    await driver_connection.close()  # SQLAlchemy leaves one of psycopg open
+    if driver_connection is not None:
+        await driver_connection.close()  # SQLAlchemy leaves one of psycopg open
 
 
 def _hang_up(session: ServiceSession) -> None:

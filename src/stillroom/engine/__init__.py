@@ -11,10 +11,10 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
-from stillroom.engine.alone import own_listeners
 from stillroom.engine.commit import refuse_lost_commit, settle_lost_commits
 from stillroom.engine.hosts import Hosts
 from stillroom.engine.limits import limited_by_asyncpg, limited_by_psycopg
+from stillroom.engine.listeners import own_listeners
 from stillroom.engine.outcome import Inquiry
 from stillroom.engine.plans import give_up_old_plans, renew_old_plans
 from stillroom.engine.pool import ConnectionPool
@@ -135,7 +135,8 @@ def create_read_engine(url: URL, settings: EngineSettings) -> AsyncEngine:
         "pool_reset_on_return": None,  # what has a transaction is not taken back: see watch_pool
     }
     engine = _create_engine(url, settings, READ_ONLY, options)
-    hold_to_reading(engine.sync_engine)
+    with own_listeners(engine.sync_engine):
+        hold_to_reading(engine.sync_engine)
     return engine
 
 
@@ -158,7 +159,8 @@ def _create_engine(
     engine = create_async_engine(bare, **{**defaults, **options})
     _connect_by(engine.sync_engine, url, settings, is_read=bool(parameters))
     if url.get_driver_name() == "psycopg":
-        event.listen(engine.sync_engine, "checkout", _leave_the_access_mode_open)
+        with own_listeners(engine.sync_engine):
+            event.listen(engine.sync_engine, "checkout", _leave_the_access_mode_open)
         event.listen(engine.sync_engine, "handle_error", give_up_old_plans)
     return engine
 

@@ -4,18 +4,25 @@ A Connection, a cursor and a result cost as much as PostgreSQL's answer to a sma
 are what they would be with them, and connections are those of SQLAlchemy's pool.
 """
 
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
-from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection, Dialect
 from sqlalchemy.engine import Engine
-from sqlalchemy.exc import DBAPIError, MissingGreenlet
+from sqlalchemy.exc import DBAPIError, MissingGreenlet, NoResultFound
 from sqlalchemy.pool import PoolProxiedConnection
 from sqlalchemy.util import greenlet_spawn
 
-from stillroom.engine.driver import busy_lock, fetch_row, fetches_rows
+from stillroom.engine.driver import (
+    busy_lock,
+    fetch_row,
+    fetches_rows,
+    note_old_types,
+    renew_types,
+)
+from stillroom.engine.listeners import is_heard, pool_is_heard
+from stillroom.engine.pool import ConnectionPool
 from stillroom.engine.pooler import goes_through_pooler
 from stillroom.engine.reading import enter_autocommit, is_the_same_alone, leave_autocommit
 
@@ -51,7 +58,7 @@ async def read_alone(
     try:
         return await _fetch(engine, proxied, statement, parameters)
     finally:
-        proxied.close()
+        await _give_back(engine, proxied)
 
 
 async def write_alone(
@@ -64,54 +71,78 @@ async def write_alone(
 
     It is run by the function, and what that returns is returned. Where nobody listens, `compiled`
     may say its text and parameters instead, and its first value is returned. A connection whose
-    server takes no writes any more is closed.
+    server takes no writes any more is closed. Raises sqlalchemy.exc.NoResultFound for no row.
     """
-    is_light = compiled is not None and _can_write_alone(engine)
+    is_light = fetches_rows(engine.dialect) and not (
+        is_heard(engine) or goes_through_pooler(engine.dialect)
+    )
     try:
         given = compiled(engine.dialect) if compiled and is_light else None
         if given is None:
             return await greenlet_spawn(_write_by_connection, engine, proxied, work)
-        row: Any = await _fetch(engine, proxied, *given)
-        value: T = row[0]
+        value: T = first_value(await _fetch(engine, proxied, *given))
     except DBAPIError as error:
-        if getattr(error.orig, "sqlstate", None) == "25006" and proxied.is_valid:
+        if proxied.is_valid and _takes_no_writes(error):
             await greenlet_spawn(proxied.invalidate)
         raise
     finally:
-        if is_light and not proxied.is_detached:
-            proxied.close()
-        else:
-            await greenlet_spawn(proxied.close)
+        await _give_back(engine, proxied)
     return value
 
 
-@contextmanager
-def own_listeners(engine: Engine) -> Generator[None]:
-    """Know the listeners that are added within for those that a lone statement needs not tell."""
-    before = _listeners(engine)
-    yield
-    _own_listeners[engine] = _listeners(engine) - before
+def first_value(row: Row | None) -> Any:
+    """Return the value that an INSERT ... RETURNING answers; raises NoResultFound for no row."""
+    if row is None:
+        msg = (
+            "The INSERT has written no row: a trigger or a rule of the table has kept it out. "
+            "Let it raise an error instead, or insert with Model.create_many."
+        )
+        raise NoResultFound(msg)
+    return row[0]
 
 
 async def take(engine: Engine) -> PoolProxiedConnection:
-    """Return a connection of the pool; who is cancelled before has none, and has sent nothing."""
-    if not fetches_rows(engine.dialect):
-        return await greenlet_spawn(engine.raw_connection)
-    pool: Any = engine.pool
-    await pool.reserve()
+    """Return a connection of the pool; who is cancelled before has none, and has sent nothing.
+
+    Raises what `Engine.connect` does.
+    """
+    pool = engine.pool
     try:
-        return engine.raw_connection()
-    except MissingGreenlet:  # it has become stale since, within a microsecond, and is made anew
-        return await greenlet_spawn(engine.raw_connection)
+        is_ready = isinstance(pool, ConnectionPool) and await pool.reserve()
+        if is_ready and _needs_no_greenlet(engine):
+            with suppress(MissingGreenlet):  # it became too old within a microsecond
+                return pool.connect()
+        return await greenlet_spawn(pool.connect)
+    except engine.dialect.loaded_dbapi.Error as error:
+        Connection._handle_dbapi_exception_noconnection(error, engine.dialect, engine)
+        raise
+
+
+async def _give_back(engine: Engine, proxied: PoolProxiedConnection) -> None:
+    if not proxied.is_valid:
+        return  # it is back already, or lost
+    if _needs_no_greenlet(engine):
+        proxied.close()
+    else:
+        await greenlet_spawn(proxied.close)
+
+
+def _needs_no_greenlet(engine: Engine) -> bool:
+    """Say whether connections come and go without waiting, which only a greenlet can."""
+    is_ready = fetches_rows(engine.dialect) and isinstance(engine.pool, ConnectionPool)
+    return is_ready and not pool_is_heard(engine)
 
 
 async def _fetch(
     engine: Engine, proxied: PoolProxiedConnection, statement: str, parameters: Any
 ) -> Row | None:
+    dbapi_connection = proxied.dbapi_connection
     try:
-        async with busy_lock(proxied.dbapi_connection):
-            return await fetch_row(proxied.dbapi_connection, statement, parameters)
+        async with busy_lock(dbapi_connection):
+            await renew_types(dbapi_connection, engine.dialect)
+            return await fetch_row(dbapi_connection, statement, parameters)
     except BaseException as error:
+        note_old_types(engine.dialect, error)
         await greenlet_spawn(_raise, error, engine, proxied, statement, parameters)
         raise
 
@@ -154,39 +185,23 @@ def _raise(
         connection._handle_dbapi_exception(error, statement, parameters, None, None)
 
 
-def _can_write_alone(engine: Engine) -> bool:
-    return (
-        fetches_rows(engine.dialect)
-        and not (engine._should_log_info() or goes_through_pooler(engine.dialect))
-        and _listeners(engine) == _own_listeners.get(engine)
-    )
-
-
 def _write_by_connection(
     engine: Engine, proxied: PoolProxiedConnection, work: Callable[[Connection], T]
 ) -> T:
-    connection = Connection(engine, proxied)
-    enter_autocommit(connection)
-    try:
-        result = work(connection)
-        connection.commit()  # for those who listen: PostgreSQL has done it
-    finally:
-        if not connection.invalidated:
-            leave_autocommit(connection)
+    with Connection(engine, proxied) as connection:
+        enter_autocommit(connection)
+        try:
+            result = work(connection)
+            connection.commit()  # for those who listen: PostgreSQL has done it
+        except DBAPIError as error:
+            if _takes_no_writes(error):
+                connection.invalidate()
+            raise
+        finally:
+            if not connection.invalidated:
+                leave_autocommit(connection)
     return result
 
 
-def _listeners(engine: Engine) -> int:
-    heard: Any = engine.dispatch
-    by_dialect: Any = engine.dialect.dispatch
-    return (
-        len(heard.before_cursor_execute)
-        + len(heard.after_cursor_execute)
-        + len(heard.engine_connect)
-        + len(heard.begin)
-        + len(heard.commit)
-        + len(by_dialect.do_execute)
-    )
-
-
-_own_listeners: WeakKeyDictionary[Engine, int] = WeakKeyDictionary()
+def _takes_no_writes(error: DBAPIError) -> bool:
+    return getattr(error.orig, "sqlstate", None) == "25006"

@@ -57,6 +57,23 @@ async def fetch_row(
     return row
 
 
+async def renew_types(dbapi_connection: Any, dialect: Any) -> None:
+    """Let asyncpg look anew at the types of the database, where one has been made anew since.
+
+    SQLAlchemy's cursor does so before each statement, for what it has prepared itself.
+    """
+    if dialect._invalidate_schema_cache_asof > dbapi_connection._invalidate_schema_cache_asof:
+        dbapi_connection.driver_connection._drop_local_statement_cache()
+        await dbapi_connection._check_type_cache_invalidation(dialect._invalidate_schema_cache_asof)
+
+
+def note_old_types(dialect: Any, error: BaseException) -> None:
+    """See from an error whether the types of the database have changed, as SQLAlchemy does."""
+    dbapi = dialect.loaded_dbapi
+    if isinstance(error, (dbapi.InvalidCachedStatementError, dbapi.InternalServerError)):
+        dialect._invalidate_schema_cache()
+
+
 def hang_up(driver_connection: Any) -> None:
     """Close a connection at once: without a word to PostgreSQL, and without waiting."""
     if _is_of_asyncpg(driver_connection):

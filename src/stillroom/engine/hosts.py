@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, cast
 
 from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import MissingGreenlet
 
 from stillroom.errors import DatabaseUnavailableError
 
@@ -49,6 +50,8 @@ class Hosts:
             chosen |= {"host": host.name, "port": host.port} if len(hosts) > 1 else {}
             try:
                 connection = open_by({**arguments, **chosen})
+            except MissingGreenlet:
+                raise  # it was called where it cannot wait, and no host has been asked
             except Exception as error:  # noqa: BLE001  (raised below)
                 refusals[host] = error
             else:

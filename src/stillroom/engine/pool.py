@@ -47,7 +47,7 @@ class ConnectionPool(Pool):
         self._connections = 0  # those that are being made count, too
         self._making: set[asyncio.Task[None]] = set()
         self._line: Line[ConnectionPoolEntry] = Line(
-            pool_size, longest=timeout, target=queue_target, left_over=self._offer
+            pool_size, longest=timeout, target=queue_target, left_over=self._take_back
         )
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -65,13 +65,17 @@ class ConnectionPool(Pool):
         record, since = self._idle[-1]
         return time.monotonic() - since <= self._ping_after and not self._is_stale(record)
 
-    async def reserve(self) -> None:
+    async def reserve(self) -> bool:
         """Wait until a connection is there, and keep it for who asks next: at once, the caller.
 
-        So it is waited for without a greenlet. Raises sqlalchemy.exc.TimeoutError as the pool does.
+        So it is waited for without a greenlet. Says whether it needs none either to be taken: one
+        that has grown too old meanwhile is made anew. Raises sqlalchemy.exc.TimeoutError as the
+        pool does.
         """
-        if not self.is_ready:
-            self._reserved = await self._next()
+        if self.is_ready:
+            return True
+        self._reserved = await self._next()
+        return not self._is_stale(self._reserved)
 
     def size(self) -> int:
         """Return how many connections there may be."""
@@ -166,6 +170,12 @@ class ConnectionPool(Pool):
                 record.invalidate()
             finally:
                 self._drop()
+        else:
+            self._take_back(record)
+
+    def _take_back(self, record: ConnectionPoolEntry) -> None:
+        if len(self._line) and self._is_stale(record):
+            self._make(record)
         else:
             self._offer(record)
 

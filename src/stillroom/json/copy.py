@@ -95,6 +95,10 @@ async def _stop(connection: Any, copying: "asyncio.Task[None]") -> None:
 
 
 async def _of_psycopg(connection: Any, sql: str, parameters: Any) -> AsyncGenerator[bytes]:
+    if not parameters:
+        sql = sql.replace(
+            "%%", "%"
+        )  # SQLAlchemy has doubled it, which psycopg undoes with them only
     options = f"FORMAT csv, QUOTE '{_QUOTE}', DELIMITER '{_DELIMITER}'"
     async with (
         connection.cursor() as cursor,

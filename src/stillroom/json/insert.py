@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from sqlalchemy import CTE, Column, Connection, Dialect, bindparam, insert, inspect, select
 from sqlalchemy.orm import Mapper, aliased
 
+from stillroom.engine.alone import first_value
 from stillroom.errors import ConfigurationError
 from stillroom.json.rows import rows_of, text_from, utf8
 from stillroom.json.statement import ReadyStatement
@@ -45,13 +46,12 @@ class JSONInsert:
         """Insert by the names of attributes, and return the row as an object.
 
         Raises TypeError for a name that is no column's, and sqlalchemy.exc.IntegrityError when a
-        constraint refuses the row.
+        constraint refuses the row, NoResultFound when a trigger or a rule leaves it out.
         """
         given = self.complete(values)
         statement = self._statement(frozenset(given))
         row = statement.row(connection, {f"{_NEW}{name}": it for name, it in given.items()})
-        assert row is not None  # noqa: S101  (INSERT ... RETURNING has one)
-        answer: bytes = row[0]
+        answer: bytes = first_value(row)
         return answer
 
     def compiled(self, dialect: Dialect, values: Mapping[str, Any]) -> tuple[str, Any] | None:

@@ -120,7 +120,9 @@ def columns_of(
         may_be_null = getattr(column, "nullable", False) or column.key in nullable
         if may_be_null and not takes_null(schema):
             raise mismatch(where, "the column may be NULL, and the model says never")
-        columns.append(convert(column, schema, where).label(field.get("serialization_alias", name)))
+        if not (alias := field.get("serialization_alias", name)):
+            raise mismatch(where, "its name in JSON is empty")
+        columns.append(convert(column, schema, where).label(alias))
     return columns
 
 
