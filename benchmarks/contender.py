@@ -42,11 +42,11 @@ class Contender:
 
     def __init__(self, server: Server, url: str) -> None:
         self.server = server
-        self._url = url
+        self.url = url
 
     def prepare(self, users: int) -> list[str]:
         """Have so many users; return their ids."""
-        return asyncio.run(fill(self._url, users))
+        return asyncio.run(fill(self.url, users))
 
     def measure(self, work: Work, *, seconds: int) -> Load:
         """Load the server after a moment that does not count."""

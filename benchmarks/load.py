@@ -35,6 +35,12 @@ class Load:
     """Requests a second."""
     cpu: float
     """Seconds of the server's own processes for each request."""
+    median: float
+    """Seconds until the whole answer was there, for half of the requests."""
+    late: float
+    """The same for 99 of 100."""
+    refused: float
+    """The share of the requests that was refused; `rate` is that of the others."""
 
 
 class Server:
@@ -56,6 +62,11 @@ class Server:
         return self._process.pid
 
     @property
+    def worker(self) -> int:
+        """Return the number of the process that answers, where that is one: the last to start."""
+        return _family(self._process.pid)[-1]
+
+    @property
     def memory(self) -> float:
         """Return the most memory that it and its workers have used, each for itself, in MB."""
         return sum(_memory(pid) for pid in _family(self._process.pid))
@@ -75,24 +86,50 @@ class Server:
         return body
 
     def load(
-        self, work: str, ids: Sequence[str], *, connections: int, seconds: int, prefix: str
+        self,
+        work: str,
+        ids: Sequence[str],
+        *,
+        connections: int,
+        seconds: int,
+        prefix: str,
+        may_refuse: bool = False,
     ) -> Load:
-        """Load it for some seconds. Raises RuntimeError where a request fails."""
+        """Load it for some seconds. Raises RuntimeError where a request fails, or is refused."""
         with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
             file.write("\n".join(ids))
             file.flush()
-            words = ["wrk", "-t1", "--timeout", "60s", f"-c{connections}", f"-d{seconds}s", "-s"]
-            words += [str(FOLDER / "requests.lua"), self.url, "--", work, file.name, prefix]
+            words = ["wrk", "-t1", "--timeout", "60s", f"-c{connections}", f"-d{seconds}s"]
+            words += [
+                "--latency",
+                "-s",
+                str(FOLDER / "requests.lua"),
+                self.url,
+                "--",
+                work,
+                file.name,
+                prefix,
+            ]
             before = self.cpu
             found = subprocess.run(words, capture_output=True, text=True, check=True).stdout
         rate, count = (
             re.search(r"Requests/sec:\s*(\S+)", found),
             re.search(r"(\d+) requests", found),
         )
-        if rate is None or count is None or re.search(r"Non-2xx|Socket errors", found):
+        failed = re.search(r"Non-2xx or 3xx responses: (\d+)", found)
+        is_bad = "Socket errors" in found or (failed is not None and not may_refuse)
+        if rate is None or count is None or is_bad:
             msg = f"{self.url}, {work}: {found}"
             raise RuntimeError(msg)
-        return Load(float(rate[1]), (self.cpu - before) / int(count[1]))
+        requests = int(count[1])
+        refused = int(failed[1]) / requests if failed else 0.0
+        return Load(
+            rate=float(rate[1]) * (1 - refused),
+            cpu=(self.cpu - before) / requests,
+            median=_latency(found, 50),
+            late=_latency(found, 99),
+            refused=refused,
+        )
 
 
 UVICORN = "uvicorn --loop uvloop --http httptools --no-access-log --log-level warning"
@@ -119,6 +156,14 @@ def serve(application: Application, command: str = UVICORN) -> Generator[Server]
             process.wait()
             output.seek(0)
             sys.stderr.write(output.read().decode())
+
+
+def _latency(found: str, percent: int) -> float:
+    line = re.search(rf"\s{percent}%\s+([\d.]+)(us|ms|s|m)\s*\n", found)
+    if line is None:
+        msg = f"wrk says nothing of its {percent}th percentile: {found}"
+        raise RuntimeError(msg)
+    return float(line[1]) * {"us": 1e-6, "ms": 1e-3, "s": 1, "m": 60}[line[2]]
 
 
 def require_wrk() -> None:

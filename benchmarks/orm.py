@@ -92,13 +92,33 @@ def main() -> None:
     ).write()
 
 
-async def _measure(url: str, rounds: int, times: int) -> dict[str, dict[str, list[float]]]:
-    manager = DatabaseSessionManager(Base.metadata)
-    manager.init(url, settings=EngineSettings(pool_size=POOL))
+async def fill(url: str) -> None:
+    """Make the table, and a thousand users."""
+    manager = _manager(url)
     async with manager.connect() as connection:
         await manager.create_all(connection)
         rows = [{"email": f"{n}@example.org", "full_name": "Grace Hopper"} for n in range(1000)]
         await connection.execute(insert(User), rows)
+    await manager.close()
+
+
+async def repeat(url: str, work: str) -> None:
+    """Do one of the works in Stillroom's sessions until the process is ended."""
+    manager = _manager(url)
+    print("begun", flush=True)
+    while True:
+        await _time(lambda: manager.session(read_only=True), WORKS[work], TASKS)
+
+
+def _manager(url: str) -> DatabaseSessionManager:
+    manager = DatabaseSessionManager(Base.metadata)
+    manager.init(url, settings=EngineSettings(pool_size=POOL))
+    return manager
+
+
+async def _measure(url: str, rounds: int, times: int) -> dict[str, dict[str, list[float]]]:
+    await fill(url)
+    manager = _manager(url)
     engine = create_async_engine(url, pool_size=POOL, max_overflow=0)
     plain = async_sessionmaker(engine)
 

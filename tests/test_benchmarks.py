@@ -21,6 +21,8 @@ def test_tables_and_plots_are_what_the_figures_say() -> None:
         "isolation",
         "orm",
         "pages",
+        "profiles",
+        "scale",
         "servers",
         "startup",
         "suite",
