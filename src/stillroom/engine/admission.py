@@ -42,7 +42,7 @@ class Line(Generic[T]):
     of an adaptive LIFO (https://queue.acm.org/detail.cfm?id=2839461).
 
     That a client has left is noticed from when it has waited for UNWATCHED seconds, or twice that:
-    to watch one is a sixth of a small request, and most are served before.
+    to watch one is a tenth of a small request, and most are served before.
     """
 
     def __init__(

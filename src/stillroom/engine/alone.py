@@ -32,7 +32,10 @@ T = TypeVar("T")
 
 
 def can_read_alone(engine: Engine, statement: str) -> bool:
-    """Say whether `read_alone` answers a statement as a connection would, and nobody watches it."""
+    """Say whether `read_alone` answers a statement as a connection would, and nobody watches it.
+
+    A read engine has no listeners of its own to statements, so SQLAlchemy's flag says enough.
+    """
     return (
         not (engine._has_events or engine._should_log_info() or goes_through_pooler(engine.dialect))
         and getattr(engine.dialect, "default_isolation_level", None) == "READ COMMITTED"

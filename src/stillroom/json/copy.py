@@ -95,10 +95,8 @@ async def _stop(connection: Any, copying: "asyncio.Task[None]") -> None:
 
 
 async def _of_psycopg(connection: Any, sql: str, parameters: Any) -> AsyncGenerator[bytes]:
-    if not parameters:
-        sql = sql.replace(
-            "%%", "%"
-        )  # SQLAlchemy has doubled it, which psycopg undoes with them only
+    if not parameters:  # SQLAlchemy has doubled it, and psycopg undoes that only where it has some
+        sql = sql.replace("%%", "%")
     options = f"FORMAT csv, QUOTE '{_QUOTE}', DELIMITER '{_DELIMITER}'"
     async with (
         connection.cursor() as cursor,
